@@ -1,0 +1,169 @@
+"""Every error qaworker raises, and the exit codes of its commands.
+
+The branch of the tree decides what becomes of a chunk::
+
+    QAWorkerError
+    ├─ ConfigError              refuse to start (exit 78)
+    ├─ InputError               the dataset cannot be read (exit 65)
+    ├─ TransientError           try the chunk again
+    │   ├─ ProviderThrottled      the provider said 429: costs no attempt
+    │   ├─ ProviderUnavailable    5xx, timeout, connection error
+    │   ├─ AnswerTruncated        once more with a larger output cap
+    │   ├─ AnswerInvalid          one repair attempt
+    │   └─ StoreUnavailable       Redis is away (exit 75): costs no attempt
+    ├─ PermanentError           this chunk is dead
+    │   ├─ RequestRefused         content filter, refusal, 4xx
+    │   ├─ ChunkTooLarge          the prompt exceeds the model's context
+    │   └─ MessageInvalid         not a chunk, or not a configuration
+    └─ HaltError                the account is broken: every call would fail
+
+No exception of openai, redis or pydantic leaves the module that calls the library.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+from qaworker.models import Usage
+
+
+class ExitCode(IntEnum):
+    """What a command's exit status means; the values follow ``sysexits.h`` where it has one."""
+
+    OK = 0
+    DEAD_CHUNKS = 1
+    """The run is complete, and some of its chunks are dead."""
+    USAGE = 2
+    INPUT = 65
+    UNAVAILABLE = 69
+    """The API refuses or does not answer."""
+    TRY_AGAIN = 75
+    """Redis is away, or the run is not complete: the same command goes on."""
+    CONFIG = 78
+    INTERRUPTED = 130
+
+
+class QAWorkerError(Exception):
+    """Something in qaworker failed."""
+
+    exit_code = ExitCode.DEAD_CHUNKS
+
+    def __init__(self, message: str | None = None) -> None:
+        self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ConfigError(QAWorkerError):
+    """A setting is missing or wrong: correct it and start again."""
+
+    exit_code = ExitCode.CONFIG
+
+
+class InputError(QAWorkerError):
+    """The dataset cannot be read: correct the file, or leave bad rows out with --skip-bad-rows."""
+
+    exit_code = ExitCode.INPUT
+
+
+class CallError(QAWorkerError):
+    """A call to the provider gave no usable answer.
+
+    ``usage`` is what the provider charged for the call, where it said so.
+    """
+
+    reason = "call_failed"
+
+    def __init__(self, message: str | None = None, *, usage: Usage | None = None) -> None:
+        super().__init__(message)
+        self.usage = usage
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, self.__dict__.copy())
+
+
+def _rebuild(kind: type[QAWorkerError], message: str, state: dict[str, Any]) -> QAWorkerError:
+    error = kind(message)
+    error.__dict__.update(state)
+    return error
+
+
+class TransientError(CallError):
+    """The call failed and may succeed when it is tried again."""
+
+    reason = "transient"
+
+
+class ProviderThrottled(TransientError):
+    """The provider's rate limit is reached; ``retry_after_s`` is what it asked us to wait."""
+
+    reason = "throttled"
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        retry_after_s: float | None = None,
+        usage: Usage | None = None,
+    ) -> None:
+        super().__init__(message, usage=usage)
+        self.retry_after_s = retry_after_s
+
+
+class ProviderUnavailable(TransientError):
+    """The provider failed, did not answer in time, or could not be reached."""
+
+    reason = "unavailable"
+
+
+class AnswerTruncated(TransientError):
+    """The answer reached the output cap before it was complete."""
+
+    reason = "truncated"
+
+
+class AnswerInvalid(TransientError):
+    """The answer is not the JSON that was asked for."""
+
+    reason = "invalid"
+
+
+class StoreUnavailable(TransientError):
+    """Redis does not answer: start it, or correct REDIS_URL."""
+
+    reason = "store_unavailable"
+    exit_code = ExitCode.TRY_AGAIN
+
+
+class PermanentError(CallError):
+    """The chunk cannot succeed: trying again would not help."""
+
+    reason = "permanent"
+
+
+class RequestRefused(PermanentError):
+    """The provider refuses this chunk (content filter, refusal or an invalid request)."""
+
+    reason = "refused"
+
+
+class ChunkTooLarge(PermanentError):
+    """The chunk exceeds the model's context: make chunks smaller with --max-tokens."""
+
+    reason = "too_large"
+
+
+class MessageInvalid(PermanentError):
+    """The message is not a list of chunks with a configuration."""
+
+    reason = "message_invalid"
+
+
+class HaltError(CallError):
+    """The account cannot be used (key, quota or spend limit): every call would fail."""
+
+    reason = "halted"
+    exit_code = ExitCode.UNAVAILABLE

@@ -1,0 +1,59 @@
+"""Every Redis key qaworker uses, built here and nowhere else.
+
+Celery's own keys stand under the same prefix (``global_keyprefix``), so one Redis can be shared.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PREFIX: Final = "qaw:"
+
+QUEUES: Final = ("high_priority", "qa_generation", "normal_priority", "low_priority")
+"""In the order workers consume them."""
+DEFAULT_QUEUE: Final = "qa_generation"
+
+
+def queue(name: str) -> str:
+    """List: messages ready in a queue, newest first (written by Celery)."""
+    return f"{PREFIX}{name}"
+
+
+def unacked() -> str:
+    """Hash: delivery tag -> message that a worker holds (written by Celery)."""
+    return f"{PREFIX}unacked"
+
+
+def unacked_index() -> str:
+    """Sorted set: delivery tag -> time of delivery or last renewal (written by Celery)."""
+    return f"{PREFIX}unacked_index"
+
+
+def outcome(digest: str) -> str:
+    """String: a compressed outcome; expires after QAWORKER_OUTCOME_DAYS."""
+    return f"{PREFIX}outcome:{digest}"
+
+
+def claim(digest: str) -> str:
+    """String: the process that is generating this outcome; expires unless renewed."""
+    return f"{PREFIX}claim:{digest}"
+
+
+def done(run_id: str) -> str:
+    """List: digests of a run whose outcome was stored, not yet read by its client."""
+    return f"{PREFIX}done:{run_id}"
+
+
+def task(task_id: str) -> str:
+    """String: which chunks a task sent without a run held; expires like an outcome."""
+    return f"{PREFIX}task:{task_id}"
+
+
+def heartbeats() -> str:
+    """Sorted set: worker name -> server time of its last sign of life, in seconds."""
+    return f"{PREFIX}heartbeats"
+
+
+def worker(name: str) -> str:
+    """String: what a worker last said of itself, as JSON; expires."""
+    return f"{PREFIX}worker:{name}"

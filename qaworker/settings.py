@@ -1,0 +1,150 @@
+"""The settings of a process: the only module that reads the environment.
+
+Each field's ``validation_alias`` is its environment variable and its ``description`` the line in
+the README's table, which is generated from here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from qaworker.errors import ConfigError
+from qaworker.logs import LogFormat
+
+OPENAI_URL = "https://api.openai.com/v1"
+
+
+class Settings(BaseSettings):
+    """Everything that differs between installations."""
+
+    model_config = SettingsConfigDict(frozen=True, populate_by_name=True, extra="ignore")
+
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        validation_alias="REDIS_URL",
+        description="Redis for outcomes, heartbeats and the queue; `unix:///path` for a socket",
+    )
+    broker_url: str = Field(
+        "",
+        validation_alias="CELERY_BROKER_URL",
+        description="Redis for the queue alone, when it is another one; default: `REDIS_URL`",
+    )
+    openai_api_key: SecretStr = Field(
+        SecretStr(""),
+        validation_alias="OPENAI_API_KEY",
+        description="the key; required with OpenAI's own address",
+    )
+    openai_base_url: str = Field(
+        OPENAI_URL,
+        validation_alias="OPENAI_BASE_URL",
+        description="any server with `/chat/completions` (OpenAI, vLLM, llama.cpp, Ollama)",
+    )
+    model: Annotated[str, Field(min_length=1)] = Field(
+        "gpt-5-mini", validation_alias="QAWORKER_MODEL", description="the model to ask"
+    )
+    pool: Literal["threads", "prefork"] = Field(
+        "threads",
+        validation_alias="QAWORKER_POOL",
+        description="Celery's pool: `threads`, or `prefork`",
+    )
+    threads: Annotated[int, Field(ge=1, le=1024)] = Field(
+        64,
+        validation_alias="QAWORKER_THREADS",
+        description="tasks one thread process holds; with 16 chunks each they exceed the calls",
+    )
+    prefork_children: Annotated[int, Field(ge=1, le=256)] = Field(
+        4,
+        validation_alias="QAWORKER_PREFORK_CHILDREN",
+        description="children of one prefork process",
+    )
+    calls_in_flight: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        512,
+        validation_alias="QAWORKER_CALLS_IN_FLIGHT",
+        description="calls at the same time per process",
+    )
+    call_timeout_s: Annotated[float, Field(gt=0)] = Field(
+        100.0, validation_alias="QAWORKER_CALL_TIMEOUT_S", description="seconds for one call"
+    )
+    task_soft_limit_s: Annotated[float, Field(gt=0)] = Field(
+        270.0,
+        validation_alias="QAWORKER_TASK_SOFT_LIMIT_S",
+        description="seconds after which a task hands unfinished chunks back to the queue",
+    )
+    task_hard_limit_s: Annotated[float, Field(gt=0)] = Field(
+        300.0,
+        validation_alias="QAWORKER_TASK_HARD_LIMIT_S",
+        description="seconds after which a task's calls are cancelled",
+    )
+    ready_tasks: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        64,
+        validation_alias="QAWORKER_READY_TASKS",
+        description="tasks `generate` keeps waiting in the queue",
+    )
+    outcome_days: Annotated[int, Field(ge=1, le=3650)] = Field(
+        30,
+        validation_alias="QAWORKER_OUTCOME_DAYS",
+        description="days an outcome is kept in Redis (the run's ledger keeps it for good)",
+    )
+    max_chunks: Annotated[int, Field(ge=1)] = Field(
+        100_000,
+        validation_alias="QAWORKER_MAX_CHUNKS",
+        description="chunks after which a worker process drains and is replaced",
+    )
+    max_memory_mb: Annotated[int, Field(ge=64)] = Field(
+        1024,
+        validation_alias="QAWORKER_MAX_MEMORY_MB",
+        description="resident MiB beyond which a worker process drains and is replaced",
+    )
+    data_dir: Path = Field(
+        Path("data"),
+        validation_alias="QAWORKER_DATA_DIR",
+        description="where `--dataset NAME` looks for `preprocessed_NAME.csv`",
+    )
+    runs_dir: Path = Field(
+        Path("var/runs"),
+        validation_alias="QAWORKER_RUNS_DIR",
+        description="where run directories are made unless `--output` names one",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", validation_alias="QAWORKER_LOG_LEVEL", description="least level that is logged"
+    )
+    log_format: LogFormat = Field(
+        "auto",
+        validation_alias="QAWORKER_LOG_FORMAT",
+        description="`json`, `console`, or `auto`: console in a terminal",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.task_soft_limit_s >= self.task_hard_limit_s:
+            raise ValueError(
+                "QAWORKER_TASK_SOFT_LIMIT_S must be less than QAWORKER_TASK_HARD_LIMIT_S"
+            )
+        return self
+
+    def require_api_key(self) -> None:
+        """Raise ConfigError when the provider needs a key and there is none."""
+        if not self.openai_api_key.get_secret_value() and self.openai_base_url == OPENAI_URL:
+            raise ConfigError(
+                "OPENAI_API_KEY is not set: export it, or set OPENAI_BASE_URL to a server"
+                " that needs no key"
+            )
+
+
+def load() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        ConfigError: an environment variable has a value that is not allowed.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        text = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{name}: {text}" if name else text) from error
