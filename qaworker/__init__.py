@@ -1,0 +1,1 @@
+"""Question/answer pairs from datasets, generated on Celery workers."""

@@ -1,0 +1,1 @@
+"""Chunks in, outcomes out: one event loop, one semaphore, and the ladder of failures."""

@@ -1,0 +1,1 @@
+"""The only place that speaks to the provider: prompts, schema, calls, and their faults."""

@@ -1,0 +1,1 @@
+"""What is kept: outcomes and heartbeats in Redis, the ledger in SQLite."""
