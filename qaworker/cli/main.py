@@ -1,0 +1,62 @@
+"""The root command: finds each command's module when it is asked for, and ends errors in one line."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from qaworker.errors import ExitCode, QAWorkerError
+
+# Name -> what --help says of it; kept here so that help imports no command.
+COMMANDS = {
+    "check": "Check settings, Redis, workers, the API and the disk.",
+    "collect": "Wait for a submitted run and export its pairs.",
+    "config": "Show the settings in force.",
+    "generate": "Turn a dataset into question/answer pairs.",
+    "simulate": "Serve a simulated OpenAI API for demonstrations and tests.",
+    "submit": "Enqueue a dataset and return.",
+    "worker": "Run one worker process.",
+}
+
+
+class LazyGroup(click.Group):
+    """Commands are imported when they run: ``qaworker --help`` loads nothing heavy."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002, the signature is click's
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"qaworker.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="qaworker")
+def root() -> None:
+    """Question/answer pairs from datasets, generated on Celery workers."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; the exit status is an ExitCode, or what the command returned."""
+    try:
+        result: Any = root.main(arguments, prog_name="qaworker", standalone_mode=False)
+    except click.exceptions.Abort:
+        print("qaworker: interrupted", file=sys.stderr)  # noqa: T201, logging is not set up yet
+        return ExitCode.INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except QAWorkerError as error:
+        print(f"qaworker: {error}", file=sys.stderr)  # noqa: T201, the one line a person reads
+        return int(error.exit_code)
+    return int(result or 0)
