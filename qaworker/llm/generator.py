@@ -1,0 +1,86 @@
+"""One call: a prompt with one or several chunks, and what is accepted of the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import httpx2
+import openai
+
+from qaworker.errors import AnswerInvalid
+from qaworker.llm import faults
+from qaworker.llm.acceptance import accept
+from qaworker.llm.completions import read_completion
+from qaworker.llm.request import request_body
+from qaworker.llm.schema import parse_pairs
+from qaworker.models import Chunk, GenerationConfig, QAPair, Usage
+
+OnHeaders = Callable[[str, Mapping[str, str]], None]
+"""Called with the model and the headers of every answer, errors included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An accepted answer; ``pairs`` and ``dropped`` go by the chunks asked, in their order."""
+
+    pairs: tuple[tuple[QAPair, ...], ...]
+    dropped: tuple[int, ...]
+    """Pairs not acceptable; those of no known chunk count for the first."""
+    missing: tuple[int, ...]
+    """Positions of chunks that a shared prompt's answer says nothing of: ask for them again."""
+    usage: Usage
+
+
+class Generator:
+    """Asks a provider for question/answer pairs, in the event loop of its client."""
+
+    def __init__(self, client: openai.AsyncOpenAI, on_headers: OnHeaders | None = None) -> None:
+        self._client = client
+        self._on_headers = on_headers
+
+    async def ask(
+        self,
+        chunks: Sequence[Chunk],
+        config: GenerationConfig,
+        model: str,
+        *,
+        cap_factor: float = 1.0,
+        repair: str | None = None,
+    ) -> Answer:
+        """Make exactly one call for ``chunks``, which share a prompt.
+
+        Args:
+            chunks: 1 to 5, best of one language: the first one's is that of the instructions.
+            config: the parameters that go into the request.
+            model: the model to ask.
+            cap_factor: multiplies the output cap, after an answer that reached it.
+            repair: the message of the AnswerInvalid that the last call for these chunks raised.
+
+        Raises:
+            CallError: one of its kinds; ``usage`` is set where the provider charged.
+        """
+        body = request_body(chunks, config, model, cap_factor=cap_factor, repair=repair)
+        try:
+            # The plain response is the SDK's cheapest form, and it keeps the headers.
+            response = await self._client.post(
+                "/chat/completions", cast_to=httpx2.Response, body=body
+            )
+        except faults.LIBRARY_ERRORS as error:
+            if isinstance(error, openai.APIStatusError):
+                self._report(model, error.response)
+            private = [self._client.api_key, *(chunk.text for chunk in chunks)]
+            # Not chained: a logged traceback would show what the server repeats of the request.
+            raise faults.translate(error, model, private) from None
+        self._report(model, response)
+        content, usage = read_completion(response.content)
+        try:
+            accepted = accept(parse_pairs(content), chunks)
+        except AnswerInvalid as error:
+            error.usage = usage
+            raise
+        return Answer(accepted.pairs, accepted.dropped, accepted.missing, usage)
+
+    def _report(self, model: str, response: httpx2.Response) -> None:
+        if self._on_headers is not None:
+            self._on_headers(model, response.headers)
