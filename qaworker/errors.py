@@ -5,6 +5,7 @@ The branch of the tree decides what becomes of a chunk::
     QAWorkerError
     ├─ ConfigError              refuse to start (exit 78)
     ├─ InputError               the dataset cannot be read (exit 65)
+    ├─ RunDirectoryError        the run directory is in use, full or not writable (exit 75)
     ├─ TransientError           try the chunk again
     │   ├─ ProviderThrottled      the provider said 429: costs no attempt
     │   ├─ ProviderUnavailable    5xx, timeout, connection error
@@ -67,6 +68,12 @@ class InputError(QAWorkerError):
     """The dataset cannot be read: correct the file, or leave bad rows out with --skip-bad-rows."""
 
     exit_code = ExitCode.INPUT
+
+
+class RunDirectoryError(QAWorkerError):
+    """The run directory is in use, full or not writable: the same command goes on afterwards."""
+
+    exit_code = ExitCode.TRY_AGAIN
 
 
 class CallError(QAWorkerError):

@@ -26,9 +26,11 @@ class LazyGroup(click.Group):
     """Commands are imported when they run: ``qaworker --help`` loads nothing heavy."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002, the signature is click's
+        """Their names, sorted."""
         return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The command, imported now, or None."""
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"qaworker.cli.{cmd_name}")
@@ -36,6 +38,7 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(sorted(COMMANDS.items()))
 

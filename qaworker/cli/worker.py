@@ -1,0 +1,58 @@
+"""``qaworker worker``: one worker process, for whatever owns it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+import click
+
+from qaworker import logs, settings
+
+# What tells a process that somebody starts it again when it ends: systemd and supervisord set these.
+OWNER_MARKS = ("INVOCATION_ID", "SUPERVISOR_ENABLED")
+
+
+@click.command("worker")
+@click.option(
+    "-n",
+    "--number",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Which worker of this host: its name is qa_worker-N@HOST.",
+)
+@click.option(
+    "-l",
+    "--loglevel",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Least level that is logged.  [default: QAWORKER_LOG_LEVEL]",
+)
+def command(number: int, loglevel: str | None) -> int:
+    """Run one worker process until it is told to stop.
+
+    TERM ends it in order: calls on the wire are finished, everything else goes back to the queue.
+    """
+    values = settings.load()
+    values.require_api_key()
+    logs.configure(loglevel or values.log_level, values.log_format)
+    from qaworker import heart, runtime
+    from qaworker.app import app
+    from qaworker.store.outcomes import store_errors
+
+    redis = runtime.connect(values)
+    with store_errors():
+        redis.ping()
+    redis.close()
+    worker = app.Worker(
+        hostname=f"qa_worker-{number}@{socket.gethostname()}",
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+    )
+    worker.start()
+    if heart.is_worn_out() and not any(mark in os.environ for mark in OWNER_MARKS):
+        os.execv(sys.executable, [sys.executable, "-m", "qaworker", *sys.argv[1:]])  # noqa: S606
+    return int(worker.exitcode or 0)

@@ -1,0 +1,52 @@
+"""The gate every call of a process passes: closed while the provider wants nobody to call.
+
+It pauses after a 429 for as long as the provider asked, and stays shut while the account is
+broken; then one call at a time goes through to try, and its success opens the gate for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from qaworker import logs
+from qaworker.errors import HaltError
+
+log = logs.get(__name__)
+
+PROBE_INTERVAL_S = 15.0
+
+
+class Gate:
+    """Open, paused until a moment, or shut by an error; belongs to one event loop."""
+
+    def __init__(self, *, probe_interval_s: float = PROBE_INTERVAL_S) -> None:
+        self._probe_interval_s = probe_interval_s
+        self._resume_at_s = 0.0
+        self.halted_by: HaltError | None = None
+
+    async def pass_through(self) -> None:
+        """Return when a call may be made; while shut, one caller in each interval is let through."""
+        loop = asyncio.get_running_loop()
+        while (wait_s := self._resume_at_s - loop.time()) > 0:  # noqa: ASYNC110, the moment is known
+            await asyncio.sleep(wait_s)
+        if self.halted_by is not None:
+            self._resume_at_s = loop.time() + self._probe_interval_s
+
+    def pause(self, seconds: float) -> None:
+        """Let nobody call for a while; never shortens a pause."""
+        until_s = asyncio.get_running_loop().time() + seconds
+        self._resume_at_s = max(self._resume_at_s, until_s)
+
+    def shut(self, error: HaltError) -> None:
+        """Stop calling: the account is broken."""
+        if self.halted_by is None:
+            log.error("account_halted", error=str(error), probe_every_s=self._probe_interval_s)
+            self._resume_at_s = asyncio.get_running_loop().time() + self._probe_interval_s
+        self.halted_by = error
+
+    def succeeded(self) -> None:
+        """A call was answered: open the gate if it was shut."""
+        if self.halted_by is not None:
+            log.info("account_released", was=str(self.halted_by))
+            self.halted_by = None
+            self._resume_at_s = 0.0

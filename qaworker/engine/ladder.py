@@ -1,0 +1,202 @@
+"""The ladder of failures: how often one prompt is asked, and what becomes of its chunks.
+
+================== ============================================ =========================
+failure            then                                         costs an attempt
+================== ============================================ =========================
+throttled          everybody pauses as long as the provider asks no
+halted             the gate shuts until a probe succeeds        no
+unavailable        again after 5, 10 and 20 s, with jitter      yes, four calls at most
+truncated          once more with twice the output cap          its own single chance
+invalid            once more, saying what was wrong             its own single chance
+permanent          dead                                         -
+================== ============================================ =========================
+
+Chunks that share a prompt are asked alone before any of them is dead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from qaworker import logs
+from qaworker.engine.gate import Gate
+from qaworker.errors import (
+    AnswerInvalid,
+    AnswerTruncated,
+    CallError,
+    HaltError,
+    PermanentError,
+    ProviderThrottled,
+    ProviderUnavailable,
+)
+from qaworker.llm.generator import Answer
+from qaworker.models import Chunk, GenerationConfig, Usage
+
+log = logs.get(__name__)
+
+BACKOFF_S = (5.0, 10.0, 20.0)
+LARGER_CAP = 2.0
+
+
+class Generator(Protocol):
+    """What the ladder asks; :class:`qaworker.llm.generator.Generator` in production."""
+
+    async def ask(
+        self,
+        chunks: Sequence[Chunk],
+        config: GenerationConfig,
+        model: str,
+        *,
+        cap_factor: float = 1.0,
+        repair: str | None = None,
+    ) -> Answer:
+        """One call: pairs for each chunk, or a CallError."""
+
+
+class HandedBack(Exception):
+    """The prompt was stopped before it had an answer: its chunks go back to the queue."""
+
+
+@dataclass(slots=True)
+class Prompt:
+    """Chunks asked together, and what asking them has cost so far."""
+
+    chunks: tuple[Chunk, ...]
+    config: GenerationConfig
+    model: str
+    usage: Usage
+    calls: int
+    is_stopping: bool = False
+    _is_calling: bool = False
+    _timeout: asyncio.Timeout | None = field(default=None, repr=False)
+
+    def stop(self) -> None:
+        """Let the call on the wire end, begin no other."""
+        self.is_stopping = True
+        if not self._is_calling:
+            self.abort()
+
+    def abort(self) -> None:
+        """Begin no other call, and cancel the one on the wire."""
+        self.is_stopping = True
+        if self._timeout is not None:
+            self._timeout.reschedule(asyncio.get_running_loop().time())
+
+    @asynccontextmanager
+    async def waiting(self) -> AsyncIterator[None]:
+        """A wait that ``stop`` ends with HandedBack."""
+        if self.is_stopping:
+            raise HandedBack
+        try:
+            async with asyncio.timeout(None) as self._timeout:
+                yield
+        except TimeoutError as error:
+            raise HandedBack from error
+        finally:
+            self._timeout = None
+
+    @asynccontextmanager
+    async def calling(self, timeout_s: float) -> AsyncIterator[None]:
+        """A call that ends in time, or as soon as ``abort`` says."""
+        self.calls += 1
+        self._is_calling = True
+        try:
+            async with asyncio.timeout(timeout_s) as self._timeout:
+                yield
+        except TimeoutError as error:
+            raise ProviderUnavailable(f"no answer within {timeout_s:g} s") from error
+        finally:
+            self._is_calling = False
+            self._timeout = None
+
+
+class Ladder:
+    """Asks prompts within the number of calls a process may have in flight."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        gate: Gate,
+        *,
+        calls_in_flight: int,
+        call_timeout_s: float,
+        backoff_s: Sequence[float] = BACKOFF_S,
+    ) -> None:
+        self._generator = generator
+        self._gate = gate
+        self._slots = asyncio.Semaphore(calls_in_flight)
+        self._call_timeout_s = call_timeout_s
+        self._backoff_s = backoff_s
+        self.calls_in_flight = 0
+
+    async def ask(self, prompt: Prompt) -> Answer:
+        """Ask until there is an answer.
+
+        Raises:
+            CallError: the last failure; the prompt cannot succeed as it is.
+            HandedBack: the prompt was stopped first.
+        """
+        attempts = 0
+        cap_factor = 1.0
+        repair: str | None = None
+        while True:
+            try:
+                return await self._call(prompt, cap_factor=cap_factor, repair=repair)
+            except ProviderThrottled as error:
+                self._gate.pause(error.retry_after_s or self._backoff_s[0])
+            except HaltError as error:
+                self._gate.shut(error)
+            except AnswerTruncated:
+                if cap_factor == LARGER_CAP:
+                    raise
+                cap_factor = LARGER_CAP
+            except AnswerInvalid as error:
+                if repair is not None:
+                    raise
+                repair = str(error)
+            except ProviderUnavailable as error:
+                attempts += 1
+                if attempts > len(self._backoff_s):
+                    raise
+                delay_s = self._backoff_s[attempts - 1] * random.uniform(0.75, 1.25)
+                log.info("call_failed", error=str(error), again_in_s=round(delay_s, 1))
+                async with prompt.waiting():
+                    await asyncio.sleep(delay_s)
+
+    async def _call(self, prompt: Prompt, *, cap_factor: float, repair: str | None) -> Answer:
+        async with prompt.waiting():
+            await self._take_slot()
+        self.calls_in_flight += 1
+        try:
+            async with prompt.calling(self._call_timeout_s):
+                answer = await self._generator.ask(
+                    prompt.chunks,
+                    prompt.config,
+                    prompt.model,
+                    cap_factor=cap_factor,
+                    repair=repair,
+                )
+        except CallError as error:
+            prompt.usage += error.usage or Usage()
+            if prompt.is_stopping and not isinstance(error, PermanentError):
+                raise HandedBack from error
+            raise
+        finally:
+            self.calls_in_flight -= 1
+            self._slots.release()
+        self._gate.succeeded()
+        prompt.usage += answer.usage
+        return answer
+
+    async def _take_slot(self) -> None:
+        await self._slots.acquire()
+        try:
+            await self._gate.pass_through()
+        except BaseException:
+            self._slots.release()
+            raise

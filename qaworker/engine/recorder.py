@@ -1,0 +1,69 @@
+"""Writes outcomes: those that end at about the same time share one round trip to Redis.
+
+An answer that cannot be written stays in memory, and its message unacknowledged, until Redis is
+back: what was paid for is not dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from qaworker import logs
+from qaworker.errors import StoreUnavailable
+from qaworker.store.outcomes import Notice
+
+log = logs.get(__name__)
+
+RETRY_S = 1.0
+# Some hundred outcomes are written in a few milliseconds; more would delay the event loop.
+LARGEST_WRITE = 256
+
+
+class Writer(Protocol):
+    """Where notices go; :class:`qaworker.store.outcomes.OutcomeStore` in production."""
+
+    async def write(self, notices: list[Notice], /) -> None:
+        """Store, or raise StoreUnavailable."""
+
+
+class Recorder:
+    """A queue of notices and the one task that writes them; belongs to one event loop."""
+
+    def __init__(self, writer: Writer, *, retry_s: float = RETRY_S) -> None:
+        self._writer = writer
+        self._retry_s = retry_s
+        self._queue: list[tuple[Notice, asyncio.Future[None]]] = []
+        self._wake = asyncio.Event()
+
+    async def record(self, *notices: Notice) -> None:
+        """Return when every notice is in Redis, however long Redis is away."""
+        if not notices:
+            return
+        loop = asyncio.get_running_loop()
+        written = [loop.create_future() for _ in notices]
+        self._queue.extend(zip(notices, written, strict=True))
+        self._wake.set()
+        await asyncio.gather(*written)
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                part, self._queue = self._queue[:LARGEST_WRITE], self._queue[LARGEST_WRITE:]
+                await self._write([notice for notice, _ in part])
+                for _, written in part:
+                    if not written.done():
+                        written.set_result(None)
+
+    async def _write(self, notices: list[Notice]) -> None:
+        while True:
+            try:
+                await self._writer.write(notices)
+            except StoreUnavailable as error:
+                log.warning("outcomes_wait_for_redis", outcomes=len(notices), error=str(error))
+                await asyncio.sleep(self._retry_s)
+            else:
+                return

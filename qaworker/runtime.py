@@ -1,0 +1,115 @@
+"""The composition root: builds the clients of a process, once, after any fork."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+
+from redis import Redis
+from redis.asyncio import BlockingConnectionPool
+from redis.asyncio import Redis as AsyncRedis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from qaworker.engine.engine import Engine, Limits, running
+from qaworker.engine.thread import EngineThread
+from qaworker.llm.client import build_client
+from qaworker.llm.generator import Generator
+from qaworker.settings import Settings
+from qaworker.store.outcomes import OutcomeStore
+
+SOCKET_TIMEOUT_S = 30.0
+CONNECT_TIMEOUT_S = 5.0
+# Each pipelined write or claim borrows a connection for about a millisecond.
+ENGINE_CONNECTIONS = 8
+
+
+def connect(settings: Settings) -> Redis:
+    """A client of the outcomes' Redis; connects on first use."""
+    return Redis.from_url(
+        settings.redis_url,
+        socket_timeout=SOCKET_TIMEOUT_S,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 1),
+    )
+
+
+@asynccontextmanager
+async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
+    """The engine of this process, on the running loop."""
+    pool = BlockingConnectionPool.from_url(
+        settings.redis_url,
+        max_connections=ENGINE_CONNECTIONS,
+        timeout=SOCKET_TIMEOUT_S,
+        socket_timeout=SOCKET_TIMEOUT_S,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+    )
+    client = build_client(
+        api_key=settings.openai_api_key.get_secret_value(),
+        base_url=settings.openai_base_url,
+        calls_in_flight=settings.calls_in_flight,
+        timeout_s=settings.call_timeout_s,
+    )
+    limits = Limits(
+        calls_in_flight=settings.calls_in_flight,
+        call_timeout_s=settings.call_timeout_s,
+        soft_limit_s=settings.task_soft_limit_s,
+        hard_limit_s=settings.task_hard_limit_s,
+    )
+    async with AsyncRedis.from_pool(pool) as redis, client:
+        store = OutcomeStore(
+            redis,
+            owner=f"{os.uname().nodename}:{os.getpid()}",
+            keep=timedelta(days=settings.outcome_days),
+        )
+        async with running(Generator(client), store, limits) as engine:
+            yield engine
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What the tasks of this process use."""
+
+    settings: Settings
+    redis: Redis
+    engine: EngineThread
+
+
+_runtime: Runtime | None = None
+_lock = threading.Lock()
+
+
+def start(settings: Settings) -> Runtime:
+    """Build this process's runtime, or return the one that exists.
+
+    Raises:
+        ConfigError: the API key is missing.
+    """
+    global _runtime  # noqa: PLW0603, one runtime a process is the purpose of this module
+    with _lock:
+        if _runtime is None:
+            settings.require_api_key()
+            engine = EngineThread(partial(open_engine, settings))
+            engine.start()
+            _runtime = Runtime(settings, connect(settings), engine)
+        return _runtime
+
+
+def current() -> Runtime | None:
+    """This process's runtime, if it was started."""
+    return _runtime
+
+
+def stop() -> None:
+    """Close what :func:`start` built; drain first."""
+    global _runtime  # noqa: PLW0603, as above
+    with _lock:
+        if _runtime is not None:
+            _runtime.engine.close()
+            _runtime.redis.close()
+            _runtime = None

@@ -1,0 +1,159 @@
+"""The two Celery tasks, and what a worker process does when it starts and stops."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from celery import Task, signals
+from celery.exceptions import Reject
+
+from qaworker import heart, keys, logs, runtime, settings
+from qaworker.app import RUN_HEADER, app
+from qaworker.engine.batches import Batch, parse_batch
+from qaworker.errors import MessageInvalid
+from qaworker.store.outcomes import store_errors
+
+log = logs.get(__name__)
+
+
+class ChunkTask(Task):  # type: ignore[misc]  # celery has no types
+    """A task whose exceptions cannot take the worker process down."""
+
+    abstract = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the task; its message goes back to the queue when memory runs out.
+
+        Celery ends a thread or solo worker on a MemoryError that a task raised.
+        """
+        try:
+            return super().__call__(*args, **kwargs)
+        except MemoryError as error:
+            log.exception("task_out_of_memory")
+            raise Reject(error, requeue=True) from error
+
+
+def _run_id(task: Task) -> str:
+    return str((task.request.headers or {}).get(RUN_HEADER) or task.request.id)
+
+
+def _note_task(task: Task, batch: Batch | None, error: str = "") -> None:
+    """Say what a task that was sent without a run held: nobody else can tell its sender."""
+    if (task.request.headers or {}).get(RUN_HEADER):
+        return
+    chunks = [
+        (
+            digest,
+            {
+                "source_chunk_id": chunk.chunk_id,
+                "doc_id": chunk.doc_id,
+                "dataset_type": chunk.dataset_type,
+                "chunk_idx": chunk.chunk_idx,
+            },
+        )
+        for digest, chunk in (zip(batch.digests, batch.chunks, strict=True) if batch else ())
+    ]
+    running = _start_runtime()
+    with store_errors():
+        running.redis.set(
+            keys.task(task.request.id),
+            json.dumps({"chunks": chunks, "error": error}),
+            ex=timedelta(days=running.settings.outcome_days),
+        )
+
+
+def _generate(
+    task: Task,
+    chunks: Sequence[Mapping[str, Any]],
+    config: Mapping[str, Any] | None,
+    model: str | None,
+) -> None:
+    running = _start_runtime()
+    try:
+        batch = parse_batch(chunks, config, model or running.settings.model, run_id=_run_id(task))
+    except MessageInvalid as error:
+        log.error("message_invalid", task=task.request.id, error=str(error))
+        _note_task(task, None, str(error))
+        raise
+    outcomes = running.engine.submit(batch).result()
+    unfinished = len(set(batch.digests) - outcomes.keys())
+    if unfinished:
+        log.info("task_handed_back", task=task.request.id, chunks=unfinished)
+        raise Reject(f"{unfinished} chunks unfinished", requeue=True)
+    _note_task(task, batch)
+
+
+@app.task(bind=True, base=ChunkTask)
+def generate_qa_for_batch_async(
+    self: Task,
+    chunks: Sequence[Mapping[str, Any]],
+    config: Mapping[str, Any] | None = None,
+    model: str | None = None,
+) -> None:
+    """Generate Q/A pairs for a list of chunks.
+
+    Args:
+        self: the task.
+        chunks: dictionaries with ``chunk_id`` and ``text``, and optionally the other fields of
+            :class:`qaworker.models.Chunk`.
+        config: see :class:`qaworker.models.GenerationConfig`.
+        model: the model's name; the worker's ``QAWORKER_MODEL`` when it is None.
+
+    Raises:
+        MessageInvalid: the arguments are not of this shape.
+        Reject: some chunks have no outcome yet; the message goes back to the queue.
+    """
+    _generate(self, chunks, config, model)
+
+
+@app.task(bind=True, base=ChunkTask)
+def generate_qa_for_chunk_async(
+    self: Task,
+    chunk_data: Mapping[str, Any],
+    config: Mapping[str, Any] | None = None,
+    model: str | None = None,
+) -> None:
+    """Generate Q/A pairs for one chunk; see :func:`generate_qa_for_batch_async`."""
+    _generate(self, [chunk_data], config, model)
+
+
+def _start_runtime() -> runtime.Runtime:
+    return runtime.start(settings.load())
+
+
+@signals.worker_init.connect
+def _on_worker_init(**_: Any) -> None:
+    # A prefork parent runs no task, and its children must not inherit a loop.
+    if settings.load().pool == "threads":
+        _start_runtime()
+
+
+@signals.worker_process_init.connect
+def _on_child_init(**_: Any) -> None:
+    _start_runtime()
+
+
+@signals.worker_process_shutdown.connect
+def _on_child_shutdown(**_: Any) -> None:
+    runtime.stop()
+
+
+@signals.worker_ready.connect
+def _on_worker_ready(sender: Any, **_: Any) -> None:
+    heart.start(str(sender.hostname), settings.load())
+
+
+@signals.worker_shutting_down.connect
+def _on_worker_shutting_down(**_: Any) -> None:
+    # Under prefork this fires in the parent, which has no engine: the children end their tasks.
+    if (running := runtime.current()) is not None:
+        running.engine.drain()
+
+
+@signals.worker_shutdown.connect
+def _on_worker_shutdown(**_: Any) -> None:
+    heart.stop()
+    runtime.stop()
