@@ -73,6 +73,7 @@ def command(  # noqa: PLR0913, PLR0917, one parameter for each option
     """
     from qaworker.simulator import server
     from qaworker.simulator.buckets import Limits
+    from qaworker.simulator.calls import DEFAULT_MODELS, Options
     from qaworker.simulator.draws import Latency
     from qaworker.simulator.faults import FaultRates
 
@@ -80,15 +81,13 @@ def command(  # noqa: PLR0913, PLR0917, one parameter for each option
         rates = FaultRates.of(dict(_rate(fault) for fault in faults))
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--fault") from error
-    simulator = server.Simulator(
-        server.Options(
-            models=models or server.DEFAULT_MODELS,
-            api_key=api_key,
-            seed=seed,
-            latency=Latency(latency, sigma),
-            limits=Limits(rpm, tpm),
-            faults=rates,
-        )
+    options = Options(
+        models=models or DEFAULT_MODELS,
+        api_key=api_key,
+        seed=seed,
+        latency=Latency(latency, sigma),
+        limits=Limits(rpm, tpm),
+        faults=rates,
     )
 
     def ready(base_url: str) -> None:
@@ -99,7 +98,7 @@ def command(  # noqa: PLR0913, PLR0917, one parameter for each option
         click.echo(f"listening on {base_url}")
 
     try:
-        asyncio.run(server.run(simulator, host, port, ready))
+        asyncio.run(server.run(options, host, port, ready))
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {host}:{port} ({error.strerror}): choose another --port, or 0"
