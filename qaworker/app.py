@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from celery import Celery, bootsteps
 from celery.app import defaults
-from celery.signals import before_task_publish
+from celery.signals import before_task_publish, setup_logging
 from kombu import Queue
 from redis.exceptions import RedisError
 
@@ -139,6 +139,11 @@ class Leases(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no ty
 def stamp(headers: dict[str, Any], **_: Any) -> None:
     """Say when a message was sent: Celery does not, and the queue's age is read from it."""
     headers.setdefault(SENT_HEADER, time.time())
+
+
+@setup_logging.connect
+def keep_logging(**_: Any) -> None:
+    """Celery configures logging unless somebody answers this signal; ``logs`` has done it."""
 
 
 app = Celery("qaworker", set_as_current=False)

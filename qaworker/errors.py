@@ -33,8 +33,8 @@ class ExitCode(IntEnum):
     """What a command's exit status means; the values follow ``sysexits.h`` where it has one."""
 
     OK = 0
-    DEAD_CHUNKS = 1
-    """The run is complete, and some of its chunks are dead."""
+    FAILED = 1
+    """A check failed, or a run is complete with dead chunks."""
     USAGE = 2
     INPUT = 65
     UNAVAILABLE = 69
@@ -48,7 +48,7 @@ class ExitCode(IntEnum):
 class QAWorkerError(Exception):
     """Something in qaworker failed."""
 
-    exit_code = ExitCode.DEAD_CHUNKS
+    exit_code = ExitCode.FAILED
 
     def __init__(self, message: str | None = None) -> None:
         self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]

@@ -12,6 +12,7 @@ from qaworker import logs, runtime
 from qaworker.errors import StoreUnavailable
 from qaworker.settings import Settings
 from qaworker.store import heartbeats
+from qaworker.store.connections import connect
 from qaworker.store.heartbeats import Beat
 
 log = logs.get(__name__)
@@ -34,7 +35,7 @@ class Heart(threading.Thread):
         super().__init__(name="heart", daemon=True)
         self._worker = worker
         self._settings = settings
-        self._redis = runtime.connect(settings)
+        self._redis = connect(settings.redis_url)
         self._started_at = time.time()
         self._ending = threading.Event()
         self.is_worn_out = False

@@ -24,6 +24,8 @@ def redact(text: str) -> str:
 def _redact_event(
     _logger: object, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
+    # What Celery adds to its records: the task's arguments among it.
+    event.pop("data", None)
     for name, value in event.items():
         if isinstance(value, str):
             event[name] = redact(value)

@@ -29,9 +29,9 @@ class Document:
 
 
 class Value(BaseModel):
-    """A value that never changes and tolerates no unknown field."""
+    """A value that never changes, tolerates no unknown field, and shows no text in its errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class Chunk(Value):

@@ -11,44 +11,19 @@ from datetime import timedelta
 from functools import partial
 
 from redis import Redis
-from redis.asyncio import BlockingConnectionPool
-from redis.asyncio import Redis as AsyncRedis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from qaworker.engine.engine import Engine, Limits, running
 from qaworker.engine.thread import EngineThread
 from qaworker.llm.client import build_client
 from qaworker.llm.generator import Generator
 from qaworker.settings import Settings
+from qaworker.store.connections import connect, connect_async
 from qaworker.store.outcomes import OutcomeStore
-
-SOCKET_TIMEOUT_S = 30.0
-CONNECT_TIMEOUT_S = 5.0
-# Each pipelined write or claim borrows a connection for about a millisecond.
-ENGINE_CONNECTIONS = 8
-
-
-def connect(settings: Settings) -> Redis:
-    """A client of the outcomes' Redis; connects on first use."""
-    return Redis.from_url(
-        settings.redis_url,
-        socket_timeout=SOCKET_TIMEOUT_S,
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 1),
-    )
 
 
 @asynccontextmanager
 async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
     """The engine of this process, on the running loop."""
-    pool = BlockingConnectionPool.from_url(
-        settings.redis_url,
-        max_connections=ENGINE_CONNECTIONS,
-        timeout=SOCKET_TIMEOUT_S,
-        socket_timeout=SOCKET_TIMEOUT_S,
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-    )
     client = build_client(
         api_key=settings.openai_api_key.get_secret_value(),
         base_url=settings.openai_base_url,
@@ -61,7 +36,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         soft_limit_s=settings.task_soft_limit_s,
         hard_limit_s=settings.task_hard_limit_s,
     )
-    async with AsyncRedis.from_pool(pool) as redis, client:
+    async with connect_async(settings.redis_url) as redis, client:
         store = OutcomeStore(
             redis,
             owner=f"{os.uname().nodename}:{os.getpid()}",
@@ -96,7 +71,7 @@ def start(settings: Settings) -> Runtime:
             settings.require_api_key()
             engine = EngineThread(partial(open_engine, settings))
             engine.start()
-            _runtime = Runtime(settings, connect(settings), engine)
+            _runtime = Runtime(settings, connect(settings.redis_url), engine)
         return _runtime
 
 

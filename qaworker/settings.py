@@ -13,7 +13,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from qaworker.errors import ConfigError
-from qaworker.logs import LogFormat
+from qaworker.logs import LogFormat, redact
 
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -133,6 +133,19 @@ class Settings(BaseSettings):
                 "OPENAI_API_KEY is not set: export it, or set OPENAI_BASE_URL to a server"
                 " that needs no key"
             )
+
+    def shown(self) -> dict[str, str]:
+        """Every environment variable with its value, secrets as ``***``."""
+        return {
+            str(field.validation_alias): _shown(getattr(self, name))
+            for name, field in type(self).model_fields.items()
+        }
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return "***" if value.get_secret_value() else ""
+    return redact(str(value))
 
 
 def load() -> Settings:

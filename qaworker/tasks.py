@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+import structlog
 from celery import Task, signals
 from celery.exceptions import Reject
 
-from qaworker import heart, keys, logs, runtime, settings
+from qaworker import heart, logs, runtime, settings
 from qaworker.app import RUN_HEADER, app
-from qaworker.engine.batches import Batch, parse_batch
-from qaworker.errors import MessageInvalid
-from qaworker.store.outcomes import store_errors
+from qaworker.engine.batches import parse_batch
+from qaworker.errors import MessageInvalid, StoreUnavailable
+from qaworker.store.task_notes import NotedChunk, TaskNote, TaskNotes
 
 log = logs.get(__name__)
 
@@ -23,16 +23,22 @@ class ChunkTask(Task):  # type: ignore[misc]  # celery has no types
     """A task whose exceptions cannot take the worker process down."""
 
     abstract = True
+    # The sender's mistake: one line in the log, no traceback.
+    throws = (MessageInvalid,)
+
+    def apply_async(self, *args: Any, **kwargs: Any) -> Any:
+        """Send the task; logs and ``inspect`` show no arguments, which are full of text."""
+        return super().apply_async(*args, **{"argsrepr": "(…)", "kwargsrepr": "{…}"} | kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the task; its message goes back to the queue when memory runs out.
+        """Run the task; its message goes back to the queue when memory or Redis is missing.
 
-        Celery ends a thread or solo worker on a MemoryError that a task raised.
+        Celery ends a worker's main process on a MemoryError that a task raised.
         """
         try:
             return super().__call__(*args, **kwargs)
-        except MemoryError as error:
-            log.exception("task_out_of_memory")
+        except (MemoryError, StoreUnavailable) as error:
+            log.warning("task_handed_back", error=str(error) or type(error).__name__)
             raise Reject(error, requeue=True) from error
 
 
@@ -40,29 +46,11 @@ def _run_id(task: Task) -> str:
     return str((task.request.headers or {}).get(RUN_HEADER) or task.request.id)
 
 
-def _note_task(task: Task, batch: Batch | None, error: str = "") -> None:
-    """Say what a task that was sent without a run held: nobody else can tell its sender."""
-    if (task.request.headers or {}).get(RUN_HEADER):
-        return
-    chunks = [
-        (
-            digest,
-            {
-                "source_chunk_id": chunk.chunk_id,
-                "doc_id": chunk.doc_id,
-                "dataset_type": chunk.dataset_type,
-                "chunk_idx": chunk.chunk_idx,
-            },
-        )
-        for digest, chunk in (zip(batch.digests, batch.chunks, strict=True) if batch else ())
-    ]
-    running = _start_runtime()
-    with store_errors():
-        running.redis.set(
-            keys.task(task.request.id),
-            json.dumps({"chunks": chunks, "error": error}),
-            ex=timedelta(days=running.settings.outcome_days),
-        )
+def _leave_note(task: Task, note: TaskNote) -> None:
+    if not (task.request.headers or {}).get(RUN_HEADER):
+        running = _start_runtime()
+        keep = timedelta(days=running.settings.outcome_days)
+        TaskNotes(running.redis).write(task.request.id, note, keep=keep)
 
 
 def _generate(
@@ -72,18 +60,23 @@ def _generate(
     model: str | None,
 ) -> None:
     running = _start_runtime()
-    try:
-        batch = parse_batch(chunks, config, model or running.settings.model, run_id=_run_id(task))
-    except MessageInvalid as error:
-        log.error("message_invalid", task=task.request.id, error=str(error))
-        _note_task(task, None, str(error))
-        raise
-    outcomes = running.engine.submit(batch).result()
-    unfinished = len(set(batch.digests) - outcomes.keys())
-    if unfinished:
-        log.info("task_handed_back", task=task.request.id, chunks=unfinished)
-        raise Reject(f"{unfinished} chunks unfinished", requeue=True)
-    _note_task(task, batch)
+    task_id = str(task.request.id)
+    run_id = _run_id(task)
+    with structlog.contextvars.bound_contextvars(run=run_id, task=task_id):
+        try:
+            batch = parse_batch(
+                chunks, config, model or running.settings.model, run_id=run_id, task_id=task_id
+            )
+        except MessageInvalid as error:
+            log.error("message_invalid", error=str(error))
+            _leave_note(task, TaskNote(error=str(error)))
+            raise
+        outcomes = running.engine.submit(batch).result()
+        unfinished = len(set(batch.digests) - outcomes.keys())
+        if unfinished:
+            log.info("task_handed_back", unfinished=unfinished)
+            raise Reject(f"{unfinished} chunks unfinished", requeue=True)
+        _leave_note(task, TaskNote(chunks=tuple(map(NotedChunk.of, batch.chunks, batch.digests))))
 
 
 @app.task(bind=True, base=ChunkTask)

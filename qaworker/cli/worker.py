@@ -37,14 +37,12 @@ def command(number: int, loglevel: str | None) -> int:
     values = settings.load()
     values.require_api_key()
     logs.configure(loglevel or values.log_level, values.log_format)
-    from qaworker import heart, runtime
+    from qaworker import heart
     from qaworker.app import app
-    from qaworker.store.outcomes import store_errors
+    from qaworker.store.connections import connect, require
 
-    redis = runtime.connect(values)
-    with store_errors():
-        redis.ping()
-    redis.close()
+    with connect(values.redis_url) as redis:
+        require(redis)
     worker = app.Worker(
         hostname=f"qa_worker-{number}@{socket.gethostname()}",
         without_gossip=True,

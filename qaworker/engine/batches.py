@@ -23,6 +23,7 @@ class Batch:
     config: GenerationConfig
     model: str
     run_id: str = ""
+    task_id: str = ""
 
     def by_digest(self) -> dict[str, Chunk]:
         """One chunk for each distinct digest, in order."""
@@ -83,6 +84,7 @@ def parse_batch(
     model: str,
     *,
     run_id: str = "",
+    task_id: str = "",
 ) -> Batch:
     """Validate what a task was sent.
 
@@ -96,4 +98,4 @@ def parse_batch(
     parsed_config = parse_config(config)
     parsed = tuple(parse_chunk(chunk, parsed_config) for chunk in chunks)
     digests = tuple(outcome_digest(chunk, parsed_config, model) for chunk in parsed)
-    return Batch(parsed, digests, parsed_config, model, run_id)
+    return Batch(parsed, digests, parsed_config, model, run_id, task_id)

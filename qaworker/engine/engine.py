@@ -8,10 +8,13 @@ share one call.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import groupby, islice
 from typing import Any
+
+import structlog
 
 from qaworker import logs
 from qaworker.engine.batches import Batch
@@ -104,6 +107,7 @@ class Engine:
         was answered is written before this returns, even if that takes longer.
         """
         loop = asyncio.get_running_loop()
+        structlog.contextvars.bind_contextvars(run=batch.run_id, task=batch.task_id)
         work = _Work(batch, is_stopping=self._is_draining)
         self._working.add(work)
         limits = (
@@ -175,15 +179,13 @@ class Engine:
 
     async def _generate(self, work: _Work, chunks: dict[str, Chunk]) -> dict[str, Outcome]:
         """Ask for claimed chunks, so many in a prompt; those handed back are not in the result."""
-        size = work.batch.config.batch_chunks
-        digests = list(chunks)
         async with asyncio.TaskGroup() as group:
             asked = [
-                group.create_task(self._ask(work, {d: chunks[d] for d in digests[i : i + size]}))
-                for i in range(0, len(digests), size)
+                group.create_task(self._ask(work, prompt))
+                for prompt in _prompts(chunks, work.batch.config.batch_chunks)
             ]
         outcomes = {outcome.digest: outcome for task in asked for outcome in task.result()}
-        back = [digest for digest in digests if digest not in outcomes]
+        back = [digest for digest in chunks if digest not in outcomes]
         if back:
             with suppress(StoreUnavailable):  # claims expire by themselves
                 await self._store.release(back)
@@ -199,6 +201,7 @@ class Engine:
             tuple(chunks.values()), work.batch.config, work.batch.model, usage=usage, calls=calls
         )
         prompt.is_stopping = work.is_stopping
+        structlog.contextvars.bind_contextvars(chunks=[c.chunk_id for c in chunks.values()])
         work.prompts.append(prompt)
         outcomes: list[Outcome] = []
         alone: Sequence[str] = ()
@@ -208,7 +211,7 @@ class Engine:
             return []
         except CallError as error:
             if len(chunks) > 1:
-                log.info("chunks_asked_alone", chunks=len(chunks), reason=error.reason)
+                log.info("chunks_asked_alone", reason=error.reason)
                 alone = tuple(chunks)
             else:
                 outcomes.append(_dead(next(iter(chunks)), error))
@@ -235,6 +238,13 @@ class Engine:
         for outcome in stamped:
             self._mine.pop(outcome.digest).set_result(outcome)
         self.chunks_done += len(outcomes)
+
+
+def _prompts(chunks: dict[str, Chunk], size: int) -> Iterator[dict[str, Chunk]]:
+    """Chunks that share a prompt: up to ``size`` neighbours of one language."""
+    for _, run in groupby(chunks.items(), key=lambda item: item[1].language):
+        while prompt := dict(islice(run, size)):
+            yield prompt
 
 
 def _dead(digest: str, error: CallError) -> Outcome:

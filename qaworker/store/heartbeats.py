@@ -10,7 +10,7 @@ from typing import Any
 from redis import Redis
 
 from qaworker import keys
-from qaworker.store.outcomes import store_errors
+from qaworker.store.connections import store_errors
 
 BEAT_INTERVAL_S = 5.0
 # Three beats: a worker that missed that many does not answer.

@@ -8,33 +8,20 @@ finds the outcome, or finds the claim and waits. Claims expire, so a dead proces
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
-from redis.exceptions import RedisError
 
 from qaworker import keys
-from qaworker.errors import StoreUnavailable
 from qaworker.models import Outcome
+from qaworker.store.connections import store_errors
 
 # A dead worker's messages return to the queue after as long (the transport's visibility timeout).
 CLAIM_TTL = timedelta(seconds=40)
-
-
-@contextmanager
-def store_errors() -> Iterator[None]:
-    """Raise every failure of Redis as StoreUnavailable."""
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        raise StoreUnavailable(
-            f"Redis does not answer ({error}): start it, or correct REDIS_URL"
-        ) from error
 
 
 def encode(outcome: Outcome) -> bytes:

@@ -1,0 +1,108 @@
+"""The checks of ``qaworker check``: one finding each, OK or FAILED and why."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from redis import Redis
+
+from qaworker.app import configuration
+from qaworker.errors import QAWorkerError
+from qaworker.llm.client import build_client, check_model
+from qaworker.settings import Settings
+from qaworker.store import heartbeats
+from qaworker.store.connections import connect, store_errors
+
+# A ledger of a million chunks and its exports.
+LEAST_FREE_BYTES: Final = 2 * 2**30
+
+
+class CheckFailed(Exception):
+    """A check found something wrong; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found."""
+
+    name: str
+    is_ok: bool
+    text: str
+
+
+def run_checks(settings: Settings) -> Iterator[Finding]:
+    """Check what a run needs, in the order in which it would fail."""
+    redis = connect(settings.redis_url)
+    try:
+        yield _finding("settings", lambda: _settings(settings))
+        yield _finding("redis", lambda: _redis(redis))
+        yield _finding("workers", lambda: _workers(redis))
+        yield _finding("api", lambda: asyncio.run(_api(settings)))
+        yield _finding("disk", lambda: _disk(settings.runs_dir))
+    finally:
+        redis.close()
+
+
+def _finding(name: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, True, check())
+    except (CheckFailed, QAWorkerError) as error:
+        return Finding(name, False, str(error))
+
+
+def _settings(settings: Settings) -> str:
+    settings.require_api_key()
+    configuration(settings)
+    return f"model {settings.model}, {settings.pool}, {settings.calls_in_flight} calls a process"
+
+
+def _redis(redis: Any) -> str:
+    started_at = time.perf_counter()
+    with store_errors():
+        redis.ping()
+        latency_ms = (time.perf_counter() - started_at) * 1000
+        server = redis.info("server")
+        memory = redis.info("memory")
+        persistence = redis.info("persistence")
+    policy = memory.get("maxmemory_policy", "noeviction")
+    if memory.get("maxmemory") and policy != "noeviction":
+        raise CheckFailed(
+            f"maxmemory-policy is {policy}: set it to noeviction, or Redis drops messages"
+        )
+    kept = "append-only file" if persistence.get("aof_enabled") else "no append-only file"
+    return f"version {server['redis_version']}, {latency_ms:.1f} ms, {kept}"
+
+
+def _workers(redis: Redis) -> str:
+    names = [beat.name for beat in heartbeats.living(redis)]
+    if not names:
+        raise CheckFailed("no worker process answers: start one with `qaworker worker`")
+    return f"{len(names)} consume: {', '.join(names)}"
+
+
+async def _api(settings: Settings) -> str:
+    client = build_client(
+        api_key=settings.openai_api_key.get_secret_value(),
+        base_url=settings.openai_base_url,
+        calls_in_flight=1,
+        timeout_s=settings.call_timeout_s,
+    )
+    async with client:
+        await check_model(client, settings.model)
+    return f"{settings.openai_base_url} offers {settings.model}"
+
+
+def _disk(runs_dir: Path) -> str:
+    place = next(path for path in (runs_dir, *runs_dir.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(place).free
+    if free < LEAST_FREE_BYTES:
+        raise CheckFailed(
+            f"{free / 2**30:.1f} GiB free at {place}: free some, or set QAWORKER_RUNS_DIR"
+        )
+    return f"{free / 2**30:.0f} GiB free at {place}"

@@ -1,0 +1,50 @@
+"""``qaworker collect``: waits for a submitted run, sends again what got lost, and exports."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from qaworker import logs, settings
+from qaworker.cli import progress, runs
+from qaworker.client.driver import Driver
+from qaworker.errors import ConfigError, ExitCode
+from qaworker.models import GenerationConfig
+from qaworker.store.connections import connect, require
+from qaworker.store.ledger import Ledger
+from qaworker.store.outcomes import OutcomeReader
+
+
+@click.command("collect")
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option(
+    "--timeout", type=click.FloatRange(0), help="Seconds to wait.  [default: as long as it takes]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary on standard output.")
+@click.option("-v", "--verbose", is_flag=True, help="Log what happens.")
+def command(*, run_dir: Path, timeout: float | None, as_json: bool, verbose: bool) -> int:
+    """Wait until every chunk of the run in RUN_DIR has an outcome, then export its pairs."""
+    started_at = time.monotonic()
+    values = settings.load()
+    logs.configure("info" if verbose else "warning", values.log_format)
+    console = progress.console()
+    with ExitStack() as stack:
+        ledger = stack.enter_context(Ledger.open(run_dir))
+        if not ledger.filled:
+            raise ConfigError(f"{run_dir}: its dataset was not read to the end: submit it again")
+        redis = stack.enter_context(connect(values.redis_url))
+        require(redis)
+        reader = OutcomeReader(redis)
+        made_with = ledger.description
+        sender = stack.enter_context(runs.queue_sender(values, reader, made_with["priority"]))
+        config = GenerationConfig.model_validate(made_with["config"])
+        driver = Driver(ledger, reader, sender, config=config, model=made_with["model"])
+        runs.tell_workers(console, redis, None)
+        code = runs.drive(console, driver, ledger, timeout_s=timeout)
+        if code is not ExitCode.OK:
+            return code
+        seconds = time.monotonic() - started_at
+        return runs.finish(console, ledger, run_dir, seconds=seconds, as_json=as_json)

@@ -1,0 +1,1 @@
+"""The side that has the dataset: sends chunks, collects outcomes, and sends again what got lost."""

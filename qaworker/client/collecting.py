@@ -1,0 +1,240 @@
+"""The Python functions: submit chunks to the workers, and collect their pairs."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Protocol
+
+from redis import Redis
+from rich.console import Console
+from rich.progress import Progress
+
+from qaworker import logs, settings
+from qaworker.client.driver import LOST_AFTER_S, RECONCILE_EVERY_S
+from qaworker.client.senders import QUEUE_OF, QueueSender, publish
+from qaworker.engine.batches import Batch, parse_batch
+from qaworker.models import GenerationConfig, Outcome, Priority
+from qaworker.store.connections import connect
+from qaworker.store.outcomes import OutcomeReader, settles
+from qaworker.store.task_notes import NotedChunk, TaskNote, TaskNotes
+
+log = logs.get(__name__)
+
+POLL_S: Final = 0.25
+
+
+class Handle(Protocol):
+    """A task that was sent; Celery's AsyncResult is one."""
+
+    @property
+    def id(self) -> str:
+        """The task's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubmittedTask:
+    """A task that ``submit_parallel_qa_generation`` sent, with what it takes to send it again."""
+
+    id: str
+    batch: Batch = field(repr=False)
+    queue: str
+    sent_at: float
+    """Seconds since the epoch."""
+
+
+class Collected(list[dict[str, Any]]):
+    """Q/A pairs, one dictionary each, in the order of the tasks and their chunks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pending: list[Handle] = []
+        """Tasks with chunks that have no outcome yet: pass them to ``collect_results`` later."""
+        self.failed: dict[str, str] = {}
+        """Why chunks (by chunk id) or whole tasks (by task id) gave no pair."""
+
+
+def submit_parallel_qa_generation(
+    chunks: Sequence[Mapping[str, Any]],
+    config: Mapping[str, Any] | GenerationConfig | None,
+    model: str,
+    batch_size: int = 3,
+    *,
+    priority: Priority | None = None,
+) -> list[SubmittedTask]:
+    """Enqueue chunks for the workers.
+
+    Args:
+        chunks: dictionaries with ``chunk_id`` and ``text``, and optionally the other fields of
+            :class:`qaworker.models.Chunk`.
+        config: see :class:`qaworker.models.GenerationConfig`; all fields are optional.
+        model: the model's name.
+        batch_size: chunks in one task.
+        priority: which queue; the default queue stands between high and normal.
+
+    Returns:
+        Handles for :func:`collect_results`.
+
+    Raises:
+        MessageInvalid: a chunk or the configuration is not of this shape; nothing was sent.
+        StoreUnavailable: the queue's Redis does not answer; what was sent before is in the queue.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    run_id = uuid.uuid4().hex
+    batches = [
+        parse_batch(chunks[start : start + batch_size], config, model, run_id=run_id)
+        for start in range(0, len(chunks), batch_size)
+    ]
+    queue = QUEUE_OF[priority]
+    return [SubmittedTask(publish(b, queue), b, queue, time.time()) for b in batches]
+
+
+def collect_results(tasks: Iterable[Handle], timeout: float = 600) -> Collected:
+    """Wait for tasks and return their Q/A pairs.
+
+    Args:
+        tasks: what ``submit_parallel_qa_generation`` returned, or results of ``.delay(...)``.
+        timeout: seconds for the whole collection. What comes later stays collectable: its tasks are
+            in ``pending`` of the result.
+
+    Returns:
+        Dictionaries with question, answer, question_type, source_chunk_id, doc_id, dataset_type,
+        chunk_idx, difficulty and evidence. Chunks without a pair are logged and stand in
+        ``failed``.
+
+    Raises:
+        StoreUnavailable: Redis does not answer.
+    """
+    values = settings.load()
+    console = Console(stderr=True)
+    with (
+        connect(values.redis_url) as redis,
+        connect(values.broker_url or values.redis_url) as broker,
+        Progress(console=console, transient=True, disable=not console.is_terminal) as bar,
+    ):
+        collection = _Collection(tasks, redis, broker)
+        shown = bar.add_task("collecting", total=collection.size)
+        give_up_at = time.monotonic() + timeout
+        while True:
+            collection.poll()
+            bar.update(shown, completed=collection.size - len(collection.open))
+            if not collection.open or time.monotonic() >= give_up_at:
+                return collection.result()
+            time.sleep(POLL_S)
+
+
+class _Task:
+    """A task under collection."""
+
+    def __init__(self, handle: Handle) -> None:
+        self.handle = handle
+        self.id = handle.id
+        self.run_id = handle.id
+        self.note: TaskNote | None = None
+        self.outcomes: dict[str, Outcome] = {}
+        if isinstance(handle, SubmittedTask):
+            self.run_id = handle.batch.run_id
+            noted = map(NotedChunk.of, handle.batch.chunks, handle.batch.digests)
+            self.note = TaskNote(chunks=tuple(noted))
+
+    @property
+    def missing(self) -> list[str]:
+        """Digests without an outcome."""
+        chunks = self.note.chunks if self.note is not None else ()
+        return [chunk.digest for chunk in chunks if chunk.digest not in self.outcomes]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing more is to be expected."""
+        return self.note is not None and not self.missing
+
+    def add_to(self, collected: Collected) -> None:
+        """Put what there is into the result."""
+        if not self.is_complete:
+            collected.pending.append(self.handle)
+        if self.note is None:
+            return
+        if self.note.error:
+            collected.failed[self.id] = self.note.error
+            log.error("task_failed", task=self.id, error=self.note.error)
+        for chunk in self.note.chunks:
+            outcome = self.outcomes.get(chunk.digest)
+            if outcome is None:
+                continue
+            if outcome.kind != "ok":
+                why = outcome.detail or outcome.reason
+                collected.failed[chunk.chunk_id] = f"{outcome.kind}: {why}"
+                log.warning(
+                    "chunk_without_pair", chunk=chunk.chunk_id, outcome=outcome.kind, why=why
+                )
+            for pair in outcome.pairs:
+                collected.append(
+                    {
+                        "question": pair.question,
+                        "answer": pair.answer,
+                        "question_type": pair.question_type,
+                        "source_chunk_id": chunk.chunk_id,
+                        "doc_id": chunk.doc_id,
+                        "dataset_type": chunk.dataset_type,
+                        "chunk_idx": chunk.chunk_idx,
+                        "difficulty": pair.difficulty,
+                        "evidence": pair.evidence,
+                    }
+                )
+
+
+class _Collection:
+    """Tasks on their way to a result."""
+
+    def __init__(self, handles: Iterable[Handle], redis: Redis, broker: Redis) -> None:
+        self._tasks = [_Task(handle) for handle in handles]
+        self._reader = OutcomeReader(redis)
+        self._notes = TaskNotes(redis)
+        self._broker = broker
+        self._reconcile_at = time.monotonic() + RECONCILE_EVERY_S
+
+    @property
+    def size(self) -> int:
+        """Tasks there are."""
+        return len(self._tasks)
+
+    @property
+    def open(self) -> list[_Task]:
+        """Tasks that are not complete."""
+        return [task for task in self._tasks if not task.is_complete]
+
+    def poll(self) -> None:
+        """Read what there is now."""
+        unknown = {task.id: task for task in self._tasks if task.note is None}
+        for id_, note in self._notes.read(list(unknown)).items():
+            unknown[id_].note = note
+        missing = [(task, digest) for task in self.open for digest in task.missing]
+        found = self._reader.fetch([digest for _, digest in missing])
+        for task, digest in missing:
+            outcome = found.get(digest)
+            if outcome is not None and settles(outcome, task.run_id):
+                task.outcomes[digest] = outcome
+        if time.monotonic() >= self._reconcile_at:
+            self._reconcile_at = time.monotonic() + RECONCILE_EVERY_S
+            for task in self.open:
+                self._send_again_if_lost(task)
+
+    def _send_again_if_lost(self, task: _Task) -> None:
+        handle = task.handle
+        if not isinstance(handle, SubmittedTask) or handle.sent_at > time.time() - LOST_AFTER_S:
+            return
+        sender = QueueSender(self._broker, self._reader, handle.queue, ready_tasks=None)
+        if sender.lost([(digest, handle.sent_at) for digest in task.missing]):
+            log.info("task_sent_again", task=task.id)
+            sender.send(handle.batch)
+            task.handle = replace(handle, sent_at=time.time())
+
+    def result(self) -> Collected:
+        """The pairs there are."""
+        collected = Collected()
+        for task in self._tasks:
+            task.add_to(collected)
+        return collected

@@ -1,0 +1,140 @@
+"""Drives a run to its end: tops the queue up, records outcomes, and sends again what got lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Final
+
+from qaworker import logs
+from qaworker.client.senders import Sender
+from qaworker.engine.batches import Batch
+from qaworker.errors import StoreUnavailable
+from qaworker.models import Chunk, GenerationConfig
+from qaworker.store.ledger import Ledger
+from qaworker.store.outcomes import OutcomeReader, settles
+from qaworker.store.tally import Counts
+
+log = logs.get(__name__)
+
+CHUNKS_PER_TASK: Final = 16
+NOTICES_AT_ONCE: Final = 1000
+IDLE_S: Final = 0.1
+RECONCILE_EVERY_S: Final = 10.0
+# A message that is neither waiting nor claimed after this long is lost: a worker claims what it
+# takes within seconds, and a dead worker's messages are back after 45.
+LOST_AFTER_S: Final = 60.0
+
+
+class Driver:
+    """One run on its way; every chunk ends in the ledger with an outcome."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        reader: OutcomeReader,
+        sender: Sender,
+        *,
+        config: GenerationConfig,
+        model: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._ledger = ledger
+        self._reader = reader
+        self._sender = sender
+        self._config = config
+        self._model = model
+        self._clock = clock
+        self._reconcile_at = 0.0
+        self._chunks_per_task = CHUNKS_PER_TASK // config.batch_chunks * config.batch_chunks
+
+    def run(
+        self,
+        on_progress: Callable[[Counts], None],
+        *,
+        timeout_s: float | None = None,
+        idle: Callable[[float], None] = time.sleep,
+    ) -> bool:
+        """Go on until every chunk has an outcome, or for ``timeout_s``; returns which.
+
+        Raises:
+            HaltError: the engine of this process found the account broken.
+        """
+        give_up_at = None if timeout_s is None else self._clock() + timeout_s
+        while True:
+            try:
+                moved = self.step()
+            except StoreUnavailable as error:
+                log.warning("run_waits_for_redis", error=str(error))
+                moved = False
+            counts = self._ledger.counts()
+            on_progress(counts)
+            if counts.settled == counts.chunks:
+                return True
+            if give_up_at is not None and self._clock() >= give_up_at:
+                return False
+            if not moved:
+                idle(IDLE_S)
+
+    def step(self) -> bool:
+        """One round; False when there was nothing to do.
+
+        Raises:
+            StoreUnavailable: Redis does not answer; the next round makes up for it.
+        """
+        moved = self._take_done()
+        if self._clock() >= self._reconcile_at:
+            self._reconcile()
+            self._reconcile_at = self._clock() + RECONCILE_EVERY_S
+        return self.send() > 0 or moved
+
+    def send(self) -> int:
+        """Send what there is room for; returns the number of chunks that left the waiting ones."""
+        room = self._sender.room()
+        moved = 0
+        while room > 0 and (rows := self._ledger.waiting(room * self._chunks_per_task)):
+            moved += len(rows)
+            unknown = self._without_outcome(rows)
+            room -= self._dispatch(unknown)
+        return moved
+
+    def _dispatch(self, rows: Sequence[tuple[Chunk, str]]) -> int:
+        """Send chunks in tasks; they are marked as sent first, as what is marked can be missed."""
+        self._ledger.mark_sent([digest for _, digest in rows], self._clock())
+        tasks = 0
+        for start in range(0, len(rows), self._chunks_per_task):
+            part = rows[start : start + self._chunks_per_task]
+            chunks, digests = zip(*part, strict=True)
+            self._sender.send(
+                Batch(chunks, digests, self._config, self._model, self._ledger.run_id)
+            )
+            tasks += 1
+        return tasks
+
+    def _without_outcome(self, rows: Sequence[tuple[Chunk, str]]) -> list[tuple[Chunk, str]]:
+        """Record what is known already; the rest of ``rows``."""
+        known = self._record([digest for _, digest in rows])
+        return [row for row in rows if row[1] not in known]
+
+    def _record(self, digests: Sequence[str]) -> set[str]:
+        outcomes = self._reader.fetch(digests)
+        settled = [o for o in outcomes.values() if settles(o, self._ledger.run_id)]
+        self._ledger.record(settled)
+        return {outcome.digest for outcome in settled}
+
+    def _take_done(self) -> bool:
+        digests = self._reader.take_done(self._ledger.run_id, NOTICES_AT_ONCE)
+        self._record(digests)
+        return bool(digests)
+
+    def _reconcile(self) -> None:
+        """Find outcomes whose notice got lost, then chunks whose message got lost."""
+        lost_before = self._clock() - LOST_AFTER_S
+        sent = iter(self._ledger.sent())
+        while page := list(islice(sent, NOTICES_AT_ONCE)):
+            known = self._record([digest for digest, _ in page])
+            late = [(d, at) for d, at in page if d not in known and at < lost_before]
+            if late and (lost := self._sender.lost(late)):
+                log.info("chunks_sent_again", chunks=len(lost))
+                self._dispatch(self._ledger.by_digests(lost))

@@ -1,0 +1,148 @@
+"""Where a run's chunks are sent: to the workers' queue, or to an engine in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import Future, wait
+from typing import Any, Final, Protocol
+
+from kombu.exceptions import OperationalError
+from redis import Redis
+
+from qaworker import keys
+from qaworker.app import RUN_HEADER, SENT_HEADER, app
+from qaworker.engine.batches import Batch
+from qaworker.engine.thread import EngineThread
+from qaworker.errors import StoreUnavailable
+from qaworker.models import Outcome, Priority
+from qaworker.store.connections import store_errors
+from qaworker.store.outcomes import OutcomeReader
+
+BATCH_TASK: Final = "qaworker.tasks.generate_qa_for_batch_async"
+QUEUE_OF: Final[dict[Priority | None, str]] = {
+    None: keys.DEFAULT_QUEUE,
+    "high": "high_priority",
+    "normal": "normal_priority",
+    "low": "low_priority",
+}
+# All a worker needs; where a chunk comes from stays with the client.
+_SENT_FIELDS: Final = {"chunk_id", "text", "language", "pairs_wanted"}
+
+
+class Sender(Protocol):
+    """Takes batches of a run."""
+
+    def room(self) -> int:
+        """How many batches may be sent now."""
+
+    def send(self, batch: Batch) -> None:
+        """Send one batch."""
+
+    def lost(self, sent: Sequence[tuple[str, float]]) -> list[str]:
+        """Those of ``sent`` (digest and time) that nobody has: no queue, and no process.
+
+        A digest may be named although a process is about to claim it; sending it again is
+        harmless, as claims admit one call.
+        """
+
+
+def publish(batch: Batch, queue: str) -> str:
+    """Put a batch into a queue; returns the task's id.
+
+    Raises:
+        StoreUnavailable: the queue's Redis does not answer.
+    """
+    chunks = [chunk.model_dump(include=_SENT_FIELDS) for chunk in batch.chunks]
+    config = batch.config.model_dump(exclude_defaults=True)
+    try:
+        result = app.send_task(
+            BATCH_TASK,
+            args=(chunks, config, batch.model),
+            queue=queue,
+            headers={RUN_HEADER: batch.run_id},
+            # Celery's own would put the text of the chunks into `inspect` and events.
+            argsrepr=f"({len(chunks)} chunks)",
+        )
+    except (OperationalError, OSError) as error:
+        raise StoreUnavailable(
+            f"the queue's Redis does not answer ({error}): start it, or correct CELERY_BROKER_URL"
+        ) from error
+    return str(result.id)
+
+
+class QueueSender:
+    """Keeps a small number of tasks ready in a queue; workers take them from there."""
+
+    def __init__(
+        self, broker: Redis, reader: OutcomeReader, queue: str, *, ready_tasks: int | None
+    ) -> None:
+        self._broker: Any = broker
+        self._reader = reader
+        self._queue = queue
+        self._ready_tasks = ready_tasks
+        """None sends all at once."""
+
+    def room(self) -> int:
+        """How many tasks are missing from the number that is kept ready."""
+        if self._ready_tasks is None:
+            return 1024
+        with store_errors():
+            return max(0, self._ready_tasks - int(self._broker.llen(keys.queue(self._queue))))
+
+    def send(self, batch: Batch) -> None:
+        """Publish one task."""
+        publish(batch, self._queue)
+
+    def lost(self, sent: Sequence[tuple[str, float]]) -> list[str]:
+        """Digests sent before the oldest message that waits, and claimed by nobody.
+
+        Queues are first in, first out, and a message that a dead worker held comes back at the
+        front: what was sent before the oldest waiting message is not waiting.
+        """
+        oldest = self._oldest()
+        gone = [digest for digest, sent_at in sent if oldest is None or sent_at < oldest]
+        claimed = self._reader.claimed(gone)
+        return [digest for digest in gone if digest not in claimed]
+
+    def _oldest(self) -> float | None:
+        with store_errors():
+            message = self._broker.lindex(keys.queue(self._queue), -1)
+        if message is None:
+            return None
+        return float(json.loads(message)["headers"].get(SENT_HEADER, 0.0))
+
+
+class LocalSender:
+    """Hands batches to an engine in this process; what it finishes travels as a worker's would."""
+
+    def __init__(self, engine: EngineThread, *, batches: int) -> None:
+        self._engine = engine
+        self._batches = batches
+        self._under_way: dict[Future[dict[str, Outcome]], tuple[str, ...]] = {}
+
+    def room(self) -> int:
+        """How many batches the engine can still hold.
+
+        Raises:
+            HaltError: the account is broken; there is nobody to wait for it here.
+        """
+        for future in [future for future in self._under_way if future.done()]:
+            del self._under_way[future]
+            future.result()
+        if (error := self._engine.halted_by) is not None:
+            raise error
+        return self._batches - len(self._under_way)
+
+    def send(self, batch: Batch) -> None:
+        """Begin one batch."""
+        self._under_way[self._engine.submit(batch)] = batch.digests
+
+    def wait(self) -> None:
+        """Return when no batch is under way; drain the engine first."""
+        wait(self._under_way)
+
+    def lost(self, sent: Sequence[tuple[str, float]]) -> list[str]:
+        """Digests the engine does not hold."""
+        held = {digest for digests in self._under_way.values() for digest in digests}
+        return [digest for digest, _ in sent if digest not in held]

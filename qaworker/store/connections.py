@@ -1,0 +1,67 @@
+"""Connections to Redis, with the time limits every part uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from redis import Redis
+from redis.asyncio import BlockingConnectionPool
+from redis.asyncio import Redis as AsyncRedis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from qaworker.errors import ConfigError, StoreUnavailable
+
+_SOCKET_TIMEOUT_S: Final = 30.0
+_CONNECT_TIMEOUT_S: Final = 5.0
+# Each pipelined write or claim borrows a connection for about a millisecond.
+_ENGINE_CONNECTIONS: Final = 8
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Raise every failure of Redis as StoreUnavailable."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise StoreUnavailable(
+            f"Redis does not answer ({error}): start it, or correct REDIS_URL"
+        ) from error
+
+
+def connect(url: str) -> Redis:
+    """A client for threads; it connects on first use, and tries once more on a stale connection.
+
+    Raises:
+        ConfigError: ``url`` is not a Redis address.
+    """
+    try:
+        return Redis.from_url(
+            url,
+            socket_timeout=_SOCKET_TIMEOUT_S,
+            socket_connect_timeout=_CONNECT_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 1),
+        )
+    except ValueError as error:
+        raise ConfigError(f"REDIS_URL: {error}") from error
+
+
+def connect_async(url: str) -> AsyncRedis:
+    """A client for an event loop, with a few connections that callers wait for in turn."""
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=_ENGINE_CONNECTIONS,
+        timeout=_SOCKET_TIMEOUT_S,
+        socket_timeout=_SOCKET_TIMEOUT_S,
+        socket_connect_timeout=_CONNECT_TIMEOUT_S,
+    )
+    return AsyncRedis.from_pool(pool)
+
+
+def require(redis: Redis) -> None:
+    """Raise StoreUnavailable unless Redis answers."""
+    with store_errors():
+        redis.ping()
