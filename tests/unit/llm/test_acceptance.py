@@ -87,6 +87,7 @@ def test_a_question_that_points_at_its_source_is_dropped(
         "In the text of the treaty, which ports are named?",
         "日本文化で灯台はどう描かれてきましたか。",
         "基本文法を学ぶ理由は何ですか。",
+        "英文を日本文に訳すこつは何ですか。",
         "山本記者は何を伝えましたか。",
     ],
 )
