@@ -9,6 +9,12 @@ from typing import Final
 # A line this long was wrapped by an editor, unless it ends a sentence or the next begins an item.
 _WRAP: Final = re.compile(r"(?<=[^\n]{39}[^\s.!?:;。！？」』）…])\n(?=\w)")
 
+# A short line by itself, followed by sentences, is a heading (or a question and its answer): it
+# belongs to what follows, and would otherwise end the chunk before.
+_HEADING: Final = re.compile(
+    r"(?:(?<=\n\n)|\A)[^\n]{0,60}[^\s.!;,。！、」』）…]\n\n(?=[-*・]|[^\n]*[.!?。！？])"
+)
+
 # "Mr. Smith", "J. K. Smith", "Fig. 3": the full stop ends no sentence.
 _ABBREVIATION: Final = re.compile(r"\b(Mr|Mrs|Ms|Dr|Prof|St|No|Fig|[A-Z])\.(?=[ \n])")
 
@@ -25,9 +31,10 @@ def hide_false_ends(text: str) -> str:
     """``text``, as long as before, with every false end of a sentence made harmless.
 
     The Unicode rules (UAX #29) keep closing brackets with 。！？ as they should, but end a sentence
-    at every newline, after ``Mr.`` and between 」 and と. Only for finding boundaries: offsets into
+    at every newline, after ``Mr.`` and between 」 and と, and the splitter cuts behind a heading. Only for finding boundaries: offsets into
     the result are offsets into ``text``.
     """
+    text = _HEADING.sub(lambda found: found[0][:-2] + "  ", text)
     text = _WRAP.sub(" ", text)
     text = _ABBREVIATION.sub(r"\1,", text)
     return _QUOTATION.sub(lambda found: found[0].translate(_UNENDED), text)

@@ -105,6 +105,19 @@ def test_a_sentence_is_not_cut_inside(sentence: str) -> None:
     assert {chunk.end for chunk in chunks} <= ends
 
 
+@pytest.mark.parametrize(
+    ("heading", "sentence"),
+    [("The slowing Earth", EN), ("## What is a tide?", EN), ("潮の満ち引き", JA)],
+)
+def test_a_heading_stays_with_what_follows(heading: str, sentence: str) -> None:
+    paragraph = (sentence * 5).strip()
+    text = "\n\n".join([heading, paragraph] * 10)
+    for size in (60, 130, 200, 320):
+        chunks = Chunker("gpt-5-mini", chunk_size=size).chunks(document(text))
+        assert len(chunks) > 2
+        assert not [chunk.text for chunk in chunks if chunk.text.endswith(heading)]
+
+
 def test_lines_of_a_dialogue_and_of_a_list_stay_boundaries() -> None:
     lines = "- tea from the hills, rolled by hand and dried in the sun\n- salt\n二人は歩いた。\n"
     assert boundaries.hide_false_ends(lines) == lines
