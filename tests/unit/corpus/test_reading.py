@@ -296,6 +296,16 @@ def test_json_is_found_wherever_the_stream_was_cut(
         ]
 
 
+@pytest.mark.parametrize("step", [1, 2, 5])
+def test_a_number_that_was_cut_is_one_bad_row(
+    write: Write, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    monkeypatch.setattr(jsons, "_READ_AT_ONCE", step)
+    reader = Reader(Source(path=write("a.json", '[1234567, "潮"]'.encode()), skip_bad_rows=True))
+    assert [document.text for document in reader] == ["潮"]
+    assert reader.skipped == 1
+
+
 def test_only_wanted_columns_of_parquet_are_read(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
