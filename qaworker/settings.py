@@ -141,11 +141,21 @@ class Settings(BaseSettings):
             for name, field in type(self).model_fields.items()
         }
 
+    @classmethod
+    def table(cls) -> str:
+        """The settings as a Markdown table, one line a variable."""
+        lines = ["| variable | default | meaning |", "|---|---|---|"]
+        for field in cls.model_fields.values():
+            default = _shown(field.default)
+            shown = f"`{default}`" if default else ""
+            lines.append(f"| `{field.validation_alias}` | {shown} | {field.description} |")
+        return "\n".join(lines)
+
 
 def _shown(value: object) -> str:
     if isinstance(value, SecretStr):
         return "***" if value.get_secret_value() else ""
-    return redact(str(value))
+    return redact(f"{value:g}" if isinstance(value, float) else str(value))
 
 
 def load() -> Settings:

@@ -13,9 +13,13 @@ from qaworker.errors import ExitCode
 
 @click.command("config")
 @click.option("--check", is_flag=True, help="Only say whether a worker could start with them.")
+@click.option("--markdown", is_flag=True, help="Print what there is to set, as in the README.")
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
-def command(*, check: bool, as_json: bool) -> int:
+def command(*, check: bool, markdown: bool, as_json: bool) -> int:
     """Show the settings in force, one variable a line, secrets as ***."""
+    if markdown:
+        click.echo(settings.Settings.table())
+        return ExitCode.OK
     values = settings.load()
     configuration(values)
     if check:
