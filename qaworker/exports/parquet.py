@@ -30,7 +30,10 @@ class ParquetWriter:
             ]
         )
         self._writer = parquet.ParquetWriter(
-            stream, self._schema, compression="zstd", use_dictionary=_REPEATED
+            stream,
+            self._schema,
+            compression="zstd",
+            use_dictionary=_REPEATED,  # type: ignore[arg-type]  # the stubs know bool only
         )
 
     def write(self, rows: Sequence[Row]) -> None:
@@ -43,8 +46,4 @@ class ParquetWriter:
 
     def close(self) -> None:
         """Write the index of the row groups, without which the file cannot be read."""
-        try:
-            self._writer.close()
-        finally:
-            # Or the library tries once more, on a closed stream, when the object goes.
-            self._writer.is_open = False
+        self._writer.close()

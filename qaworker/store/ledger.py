@@ -38,7 +38,7 @@ class Ledger:
     def __init__(self, database: Database, lock: TextIO) -> None:
         self._database = database
         self._lock = lock
-        self.run_id = self._read("run_id") or ""
+        ((self.run_id,),) = database.query("SELECT value FROM run WHERE name = 'run_id'")
 
     @classmethod
     def create_or_open(cls, directory: Path) -> Self:
