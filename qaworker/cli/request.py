@@ -62,7 +62,7 @@ def read_request(settings: Settings, options: dict[str, Any]) -> tuple[Request, 
     source = Source(
         path=path,
         text_column=options["text_column"] or (preset.text_column if preset else None),
-        title_column=options["title_column"] or (preset.title_column if preset else None),
+        title_column=options["title_column"],
         id_column=options["id_column"],
         language=options["language"] or (preset.language if preset else "auto"),
         skip_bad_rows=options["skip_bad_rows"],

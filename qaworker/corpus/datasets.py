@@ -22,7 +22,6 @@ class Preset:
     """Tokens of a chunk, before small ones are merged."""
     pairs_per_chunk: int
     text_column: str = "Combined_Text"
-    title_column: str = "title"
 
 
 PRESETS: Final = MappingProxyType(

@@ -51,7 +51,7 @@ def test_a_fingerprint_of_nothing_is_an_error(tmp_path: Path) -> None:
 def test_presets(name: str, size: int, pairs: int, language: str) -> None:
     known = preset(name)
     assert (known.chunk_size, known.pairs_per_chunk, known.language) == (size, pairs, language)
-    assert (known.text_column, known.title_column) == ("Combined_Text", "title")
+    assert known.text_column == "Combined_Text"
 
 
 @pytest.mark.parametrize("name", PRESETS)

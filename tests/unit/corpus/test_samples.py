@@ -18,7 +18,6 @@ def test_a_sample_dataset_is_found_read_and_chunked(name: str, long: int) -> Non
     source = Source(
         path=locate(name, SAMPLES),
         text_column=known.text_column,
-        title_column=known.title_column,
         id_column="id",
     )
     documents = list(Reader(source))
