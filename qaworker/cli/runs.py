@@ -97,7 +97,7 @@ def finish(
 ) -> ExitCode:
     """Export a complete run and say what came of it."""
     counts = ledger.counts()
-    summary = summarize(ledger.run_id, ledger.description, asdict(counts) | {"usage": counts.usage.model_dump()})
+    summary = summarize(ledger.description, asdict(counts) | {"usage": counts.usage.model_dump()})
     paths = export(directory, ledger.results(), summary)
     progress.table(console, counts, seconds)
     for path in paths:

@@ -11,13 +11,10 @@ from qaworker.logs import redact
 _MADE_WITH = ("model", "prompt_version", "schema_version")
 
 
-def summarize(
-    run_id: str, description: Mapping[str, Any], counts: Mapping[str, Any]
-) -> dict[str, Any]:
+def summarize(description: Mapping[str, Any], counts: Mapping[str, Any]) -> dict[str, Any]:
     """The summary of a run.
 
     Args:
-        run_id: that of the ledger.
         description: what the run was made with; ``model``, ``prompt_version`` and
             ``schema_version`` stand on their own, the rest is ``settings``. What looks like a
             secret is replaced by ``***``.
@@ -26,7 +23,6 @@ def summarize(
     made_with = _redacted(description)
     outcomes = {kind: counts[kind] for kind in ("ok", "rejected", "dead")}
     return {
-        "run_id": run_id,
         **{name: made_with.pop(name, None) for name in _MADE_WITH},
         "documents": counts["documents"],
         "skipped_rows": counts["skipped_rows"],

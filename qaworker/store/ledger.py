@@ -96,13 +96,14 @@ class Ledger:
         return description
 
     def describe(self, description: Mapping[str, Any]) -> None:
-        """Say what the run is made with, as JSON: for good, and without secrets.
+        """Say what the run is made with, as JSON without secrets: for good once it is filled.
 
         Raises:
             ConfigError: the run was made with something else.
         """
         text = json.dumps(description, ensure_ascii=False)
-        if (stored := self._read("description")) is None:
+        stored = self._read("description")
+        if stored is None or not self.filled:
             self._write("description", text)
         elif difference := _difference(json.loads(stored), json.loads(text)):
             raise ConfigError(f"this run was {difference}: give another --output")
@@ -273,7 +274,9 @@ class Ledger:
 
     def _write(self, name: str, value: str) -> None:
         with self._database.transaction() as connection:
-            connection.execute("INSERT INTO run (name, value) VALUES (?, ?)", (name, value))
+            connection.execute(
+                "INSERT OR REPLACE INTO run (name, value) VALUES (?, ?)", (name, value)
+            )
 
 
 def _difference(stored: Any, given: Any, name: str = "") -> str:

@@ -32,8 +32,7 @@ def test_a_summary_says_what_was_made_of_what() -> None:
         "source": "神戸.csv",
         "config": {"temperature": 0.3},
     }
-    assert summarize("r1", description, COUNTS) == {
-        "run_id": "r1",
+    assert summarize(description, COUNTS) == {
         "model": "gpt-5-mini",
         "prompt_version": "3",
         "schema_version": "1",
@@ -54,13 +53,13 @@ def test_a_summary_says_what_was_made_of_what() -> None:
 
 
 def test_a_run_with_chunks_left_does_not_reconcile() -> None:
-    assert summarize("r1", {}, COUNTS | {"chunks": 11})["reconciles"] is False
+    assert summarize({}, COUNTS | {"chunks": 11})["reconciles"] is False
 
 
 @pytest.mark.parametrize("secret", ["sk-canary-0123456789abcdef", "https://user:canary@host/v1"])
 def test_secrets_do_not_reach_the_summary(secret: str) -> None:
     description = {"model": secret, "settings": {"list": [secret], "deep": {"url": secret}}}
-    assert "canary" not in encode(summarize("r1", description, COUNTS)).decode()
+    assert "canary" not in encode(summarize(description, COUNTS)).decode()
 
 
 def test_the_file_is_readable_json() -> None:

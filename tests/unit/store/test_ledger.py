@@ -248,10 +248,12 @@ def test_a_filled_ledger_is_not_filled_again(ledger: Ledger) -> None:
         ledger.fill([])
 
 
-def test_the_description_is_set_once_and_compared(ledger: Ledger) -> None:
+def test_the_description_is_compared_once_the_ledger_is_filled(ledger: Ledger) -> None:
     made_with = {"model": "gpt-5-mini", "config": {"temperature": 0.3, "language": "ja"}}
     assert ledger.description == {}
+    ledger.describe({"model": "of a dataset that could not be read"})
     ledger.describe(made_with)
+    filled(ledger)
     ledger.describe({"config": {"language": "ja", "temperature": 0.3}, "model": "gpt-5-mini"})
     assert ledger.description == made_with
 
@@ -269,6 +271,7 @@ def test_a_difference_of_description_is_named(
     ledger: Ledger, given: dict[str, object], message: str
 ) -> None:
     ledger.describe({"model": "A", "config": {"n": 1}})
+    filled(ledger)
     with pytest.raises(ConfigError, match=message):
         ledger.describe(given)
 
