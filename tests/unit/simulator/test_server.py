@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import aiohttp
 import pytest
 
+from qaworker.simulator.buckets import Limits
 from qaworker.simulator.calls import Options
 from qaworker.simulator.draws import Latency
 from qaworker.simulator.faults import KINDS, REFUSALS, FaultRates
@@ -258,6 +259,18 @@ def test_limits_are_set_while_it_runs_and_shown() -> None:
         assert (await client.chat(TEXTS["en"]))[0] == 200
 
     run(scenario)
+
+
+@LANGUAGES
+@pytest.mark.parametrize("rates", [{}, {"500": 1.0}], ids=["answered", "refused"])
+def test_tokens_reserved_and_not_used_are_given_back(text: str, rates: dict[str, float]) -> None:
+    async def scenario(client: Client) -> Any:
+        await client.chat(text, max_completion_tokens=600)
+        await client.chat(text, max_completion_tokens=600)
+        return await client.stats()
+
+    stats = run(scenario, limits=Limits(tpm=60_000), faults=FaultRates.of(rates))
+    assert stats["answers"] == {"500" if rates else "200": 2}
 
 
 def test_faults_and_latency_are_switched_while_it_runs() -> None:
