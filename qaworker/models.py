@@ -34,19 +34,35 @@ class Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-class Chunk(Value):
-    """A piece of one document: ``text`` is ``document.text[start:end]``, in characters."""
+class Origin(Value):
+    """Where a chunk comes from, and its language."""
 
     chunk_id: Annotated[str, Field(min_length=1)]
-    text: Annotated[str, Field(min_length=1)]
     language: Language
-    pairs_wanted: Annotated[int, Field(ge=1, le=MAX_PAIRS_PER_CHUNK)]
     doc_id: str = ""
     chunk_idx: Annotated[int, Field(ge=0)] = 0
     dataset_type: str = "custom"
+
+
+class Chunk(Origin):
+    """A piece of one document: ``text`` is ``document.text[start:end]``, in characters."""
+
+    text: Annotated[str, Field(min_length=1)]
+    pairs_wanted: Annotated[int, Field(ge=1, le=MAX_PAIRS_PER_CHUNK)]
     start: Annotated[int, Field(ge=0)] = 0
     end: Annotated[int, Field(ge=0)] = 0
     tokens: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def origin(self) -> Origin:
+        """All but the text and its measures."""
+        return Origin.model_construct(
+            chunk_id=self.chunk_id,
+            language=self.language,
+            doc_id=self.doc_id,
+            chunk_idx=self.chunk_idx,
+            dataset_type=self.dataset_type,
+        )
 
 
 class GenerationConfig(Value):

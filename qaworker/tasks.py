@@ -14,7 +14,7 @@ from qaworker import heart, logs, runtime, settings
 from qaworker.app import RUN_HEADER, app
 from qaworker.engine.batches import parse_batch
 from qaworker.errors import MessageInvalid, StoreUnavailable
-from qaworker.store.task_notes import NotedChunk, TaskNote, TaskNotes
+from qaworker.store.task_notes import TaskNote, TaskNotes
 
 log = logs.get(__name__)
 
@@ -76,7 +76,7 @@ def _generate(
         if unfinished:
             log.info("task_handed_back", unfinished=unfinished)
             raise Reject(f"{unfinished} chunks unfinished", requeue=True)
-        _leave_note(task, TaskNote(chunks=tuple(map(NotedChunk.of, batch.chunks, batch.digests))))
+        _leave_note(task, TaskNote(chunks=batch.origins()))
 
 
 @app.task(bind=True, base=ChunkTask)

@@ -16,10 +16,11 @@ from qaworker import logs, settings
 from qaworker.client.driver import LOST_AFTER_S, RECONCILE_EVERY_S
 from qaworker.client.senders import QUEUE_OF, QueueSender, publish
 from qaworker.engine.batches import Batch, parse_batch
+from qaworker.exports.rows import rows
 from qaworker.models import GenerationConfig, Outcome, Priority
 from qaworker.store.connections import connect
 from qaworker.store.outcomes import OutcomeReader, settles
-from qaworker.store.task_notes import NotedChunk, TaskNote, TaskNotes
+from qaworker.store.task_notes import TaskNote, TaskNotes
 
 log = logs.get(__name__)
 
@@ -102,7 +103,7 @@ def collect_results(tasks: Iterable[Handle], timeout: float = 600) -> Collected:
 
     Returns:
         Dictionaries with question, answer, question_type, source_chunk_id, doc_id, dataset_type,
-        chunk_idx, difficulty and evidence. Chunks without a pair are logged and stand in
+        chunk_idx, difficulty, evidence and language. Chunks without a pair are logged and stand in
         ``failed``.
 
     Raises:
@@ -137,14 +138,13 @@ class _Task:
         self.outcomes: dict[str, Outcome] = {}
         if isinstance(handle, SubmittedTask):
             self.run_id = handle.batch.run_id
-            noted = map(NotedChunk.of, handle.batch.chunks, handle.batch.digests)
-            self.note = TaskNote(chunks=tuple(noted))
+            self.note = TaskNote(chunks=handle.batch.origins())
 
     @property
     def missing(self) -> list[str]:
         """Digests without an outcome."""
         chunks = self.note.chunks if self.note is not None else ()
-        return [chunk.digest for chunk in chunks if chunk.digest not in self.outcomes]
+        return [digest for digest, _ in chunks if digest not in self.outcomes]
 
     @property
     def is_complete(self) -> bool:
@@ -160,30 +160,15 @@ class _Task:
         if self.note.error:
             collected.failed[self.id] = self.note.error
             log.error("task_failed", task=self.id, error=self.note.error)
-        for chunk in self.note.chunks:
-            outcome = self.outcomes.get(chunk.digest)
+        for digest, origin in self.note.chunks:
+            outcome = self.outcomes.get(digest)
             if outcome is None:
                 continue
             if outcome.kind != "ok":
-                why = outcome.detail or outcome.reason
-                collected.failed[chunk.chunk_id] = f"{outcome.kind}: {why}"
-                log.warning(
-                    "chunk_without_pair", chunk=chunk.chunk_id, outcome=outcome.kind, why=why
-                )
-            for pair in outcome.pairs:
-                collected.append(
-                    {
-                        "question": pair.question,
-                        "answer": pair.answer,
-                        "question_type": pair.question_type,
-                        "source_chunk_id": chunk.chunk_id,
-                        "doc_id": chunk.doc_id,
-                        "dataset_type": chunk.dataset_type,
-                        "chunk_idx": chunk.chunk_idx,
-                        "difficulty": pair.difficulty,
-                        "evidence": pair.evidence,
-                    }
-                )
+                why = f"{outcome.kind}: {outcome.detail or outcome.reason}"
+                collected.failed[origin.chunk_id] = why
+                log.warning("chunk_without_pair", chunk=origin.chunk_id, why=why)
+            collected.extend(row._asdict() for row in rows([(origin, outcome)]))
 
 
 class _Collection:

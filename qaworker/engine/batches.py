@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from qaworker.corpus import language
 from qaworker.errors import MessageInvalid
 from qaworker.llm.addresses import outcome_digest
-from qaworker.models import Chunk, GenerationConfig
+from qaworker.models import Chunk, GenerationConfig, Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,10 @@ class Batch:
     def by_digest(self) -> dict[str, Chunk]:
         """One chunk for each distinct digest, in order."""
         return dict(zip(reversed(self.digests), reversed(self.chunks), strict=True))
+
+    def origins(self) -> tuple[tuple[str, Origin], ...]:
+        """The digest of each chunk, and where it comes from."""
+        return tuple((d, chunk.origin) for d, chunk in zip(self.digests, self.chunks, strict=True))
 
 
 def _first_problem(error: ValidationError) -> str:

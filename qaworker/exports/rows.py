@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from qaworker.models import Chunk, Difficulty, Language, Outcome, QuestionType
+from qaworker.models import Difficulty, Language, Origin, Outcome, QuestionType
 
 
 class Row(NamedTuple):
@@ -23,7 +23,7 @@ class Row(NamedTuple):
     language: Language
 
 
-def rows(results: Iterable[tuple[Chunk, Outcome]]) -> Iterator[Row]:
+def rows(results: Iterable[tuple[Origin, Outcome]]) -> Iterator[Row]:
     """The pairs of each chunk, in the order of the chunks."""
     for chunk, outcome in results:
         for pair in outcome.pairs:

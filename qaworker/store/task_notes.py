@@ -9,35 +9,15 @@ from typing import Any
 from redis import Redis
 
 from qaworker import keys
-from qaworker.models import Chunk, Value
+from qaworker.models import Origin, Value
 from qaworker.store.connections import store_errors
-
-
-class NotedChunk(Value):
-    """A chunk without its text, and the address of its outcome."""
-
-    digest: str
-    chunk_id: str
-    doc_id: str
-    dataset_type: str
-    chunk_idx: int
-
-    @classmethod
-    def of(cls, chunk: Chunk, digest: str) -> NotedChunk:
-        """The note on ``chunk``."""
-        return cls(
-            digest=digest,
-            chunk_id=chunk.chunk_id,
-            doc_id=chunk.doc_id,
-            dataset_type=chunk.dataset_type,
-            chunk_idx=chunk.chunk_idx,
-        )
 
 
 class TaskNote(Value):
     """What a task held, or why it could not be read."""
 
-    chunks: tuple[NotedChunk, ...] = ()
+    chunks: tuple[tuple[str, Origin], ...] = ()
+    """The digest of each chunk, and where it comes from."""
     error: str = ""
 
 
