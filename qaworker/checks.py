@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from redis import Redis
 
+from qaworker import runtime
 from qaworker.app import configuration
 from qaworker.errors import QAWorkerError
-from qaworker.llm.client import build_client, check_model
+from qaworker.llm.client import check_model
 from qaworker.settings import Settings
 from qaworker.store import heartbeats
 from qaworker.store.connections import connect, store_errors
@@ -87,13 +88,7 @@ def _workers(redis: Redis) -> str:
 
 
 async def _api(settings: Settings) -> str:
-    client = build_client(
-        api_key=settings.openai_api_key.get_secret_value(),
-        base_url=settings.openai_base_url,
-        calls_in_flight=1,
-        timeout_s=settings.call_timeout_s,
-    )
-    async with client:
+    async with runtime.provider(settings) as client:
         await check_model(client, settings.model)
     return f"{settings.openai_base_url} offers {settings.model}"
 

@@ -64,6 +64,8 @@ def configure(level: str = "info", log_format: LogFormat = "auto") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    # Python prints warnings past every handler: a line of the log that is no JSON.
+    logging.captureWarnings(capture=True)
     # These log every request or connection at INFO.
     for chatty in ("httpx", "httpx2", "openai", "aiohttp.access", "kombu", "urllib3"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))

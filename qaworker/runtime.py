@@ -14,29 +14,38 @@ from redis import Redis
 
 from qaworker.engine.engine import Engine, Limits, running
 from qaworker.engine.thread import EngineThread
-from qaworker.llm.client import build_client
+from qaworker.llm.client import Client, build_client
 from qaworker.llm.generator import Generator
 from qaworker.settings import Settings
 from qaworker.store.connections import connect, connect_async
 from qaworker.store.outcomes import OutcomeStore
 
 
-@asynccontextmanager
-async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
-    """The engine of this process, on the running loop."""
-    client = build_client(
+def provider(settings: Settings) -> Client:
+    """A client of the API, for one event loop.
+
+    Raises:
+        ConfigError: the key is missing or no key, or the address is none.
+    """
+    settings.require_api_key()
+    return build_client(
         api_key=settings.openai_api_key.get_secret_value(),
         base_url=settings.openai_base_url,
         calls_in_flight=settings.calls_in_flight,
         timeout_s=settings.call_timeout_s,
     )
+
+
+@asynccontextmanager
+async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
+    """The engine of this process, on the running loop; raises as :func:`provider`."""
     limits = Limits(
         calls_in_flight=settings.calls_in_flight,
         call_timeout_s=settings.call_timeout_s,
         soft_limit_s=settings.task_soft_limit_s,
         hard_limit_s=settings.task_hard_limit_s,
     )
-    async with connect_async(settings.redis_url) as redis, client:
+    async with connect_async(settings.redis_url) as redis, provider(settings) as client:
         store = OutcomeStore(
             redis,
             owner=f"{os.uname().nodename}:{os.getpid()}",
@@ -63,12 +72,11 @@ def start(settings: Settings) -> Runtime:
     """Build this process's runtime, or return the one that exists.
 
     Raises:
-        ConfigError: the API key is missing.
+        ConfigError: see :func:`provider`.
     """
     global _runtime  # noqa: PLW0603, one runtime a process is the purpose of this module
     with _lock:
         if _runtime is None:
-            settings.require_api_key()
             engine = EngineThread(partial(open_engine, settings))
             engine.start()
             _runtime = Runtime(settings, connect(settings.redis_url), engine)

@@ -117,18 +117,6 @@ def _start_runtime() -> runtime.Runtime:
     return runtime.start(settings.load())
 
 
-@signals.worker_init.connect
-def _on_worker_init(**_: Any) -> None:
-    # A prefork parent runs no task, and its children must not inherit a loop.
-    if settings.load().pool == "threads":
-        _start_runtime()
-
-
-@signals.worker_process_init.connect
-def _on_child_init(**_: Any) -> None:
-    _start_runtime()
-
-
 @signals.worker_process_shutdown.connect
 def _on_child_shutdown(**_: Any) -> None:
     runtime.stop()

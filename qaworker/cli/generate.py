@@ -56,6 +56,8 @@ def command(
             sender = stack.enter_context(runs.queue_sender(values, reader, request.priority))
         else:
             sender = stack.enter_context(runs.local_sender(values, request.config))
+            # What an earlier process had in hand is lost with it: there is no queue to wait for.
+            ledger.mark_waiting([digest for digest, _ in ledger.sent()])
         driver = Driver(ledger, reader, sender, config=request.config, model=request.model)
         code = runs.drive(console, driver, ledger)
         if code is not ExitCode.OK:

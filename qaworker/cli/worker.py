@@ -37,12 +37,18 @@ def command(number: int, loglevel: str | None) -> int:
     values = settings.load()
     values.require_api_key()
     logs.configure(loglevel or values.log_level, values.log_format)
-    from qaworker import heart
+    from qaworker import heart, runtime
     from qaworker.app import app
     from qaworker.store.connections import connect, require
 
-    with connect(values.redis_url) as redis:
-        require(redis)
+    for url in (values.redis_url, values.broker_url or values.redis_url):
+        with connect(url) as redis:
+            require(redis)
+    if values.pool == "threads":
+        runtime.start(values)
+    else:
+        # The children start one each; what would prevent it is found here, where it ends the process.
+        runtime.provider(values)
     worker = app.Worker(
         hostname=f"qa_worker-{number}@{socket.gethostname()}",
         without_gossip=True,

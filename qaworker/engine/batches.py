@@ -27,7 +27,10 @@ class Batch:
 
     def by_digest(self) -> dict[str, Chunk]:
         """One chunk for each distinct digest, in order."""
-        return dict(zip(reversed(self.digests), reversed(self.chunks), strict=True))
+        chunks: dict[str, Chunk] = {}
+        for digest, chunk in zip(self.digests, self.chunks, strict=True):
+            chunks.setdefault(digest, chunk)
+        return chunks
 
     def origins(self) -> tuple[tuple[str, Origin], ...]:
         """The digest of each chunk, and where it comes from."""
@@ -70,8 +73,8 @@ def parse_chunk(data: Mapping[str, Any] | Chunk, config: GenerationConfig) -> Ch
     if "language" not in fields:
         if config.language != "auto":
             fields["language"] = config.language
-        elif isinstance(text, str):
-            fields["language"] = language.detect(text)
+        else:  # of a text that is none, only what is wrong with it is said
+            fields["language"] = language.detect(text) if isinstance(text, str) else "en"
     fields.setdefault("pairs_wanted", config.pairs_per_chunk)
     fields.setdefault("dataset_type", config.dataset_type)
     try:

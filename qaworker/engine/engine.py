@@ -138,7 +138,8 @@ class Engine:
         outcomes: dict[str, Outcome] = {}
         chunks = work.batch.by_digest()
         while chunks and not work.is_stopping:
-            joined = [digest for digest in chunks if digest in self._mine]
+            # The futures, as a digest is forgotten when its call ends, which may be while we claim.
+            joined = [self._mine[digest] for digest in chunks if digest in self._mine]
             claims = await self._claim([d for d in chunks if d not in self._mine], work)
             await self.recorder.record(*[Notice(d, work.batch.run_id) for d in claims.known])
             outcomes |= claims.known
@@ -166,9 +167,11 @@ class Engine:
                 return claims
         return Claims({}, (), ())
 
-    async def _join(self, work: _Work, digests: Sequence[str]) -> dict[str, Outcome]:
+    async def _join(
+        self, work: _Work, futures: Sequence[asyncio.Future[Outcome | None]]
+    ) -> dict[str, Outcome]:
         """Wait for what another batch of this process is generating."""
-        pending = {self._mine[digest] for digest in digests}
+        pending = set(futures)
         results: list[Outcome | None] = []
         while pending and not work.is_stopping:
             done, pending = await asyncio.wait(pending, timeout=RETRY_S)
@@ -179,19 +182,24 @@ class Engine:
 
     async def _generate(self, work: _Work, chunks: dict[str, Chunk]) -> dict[str, Outcome]:
         """Ask for claimed chunks, so many in a prompt; those handed back are not in the result."""
-        async with asyncio.TaskGroup() as group:
-            asked = [
-                group.create_task(self._ask(work, prompt))
-                for prompt in _prompts(chunks, work.batch.config.batch_chunks)
-            ]
-        outcomes = {outcome.digest: outcome for task in asked for outcome in task.result()}
-        back = [digest for digest in chunks if digest not in outcomes]
-        if back:
+        try:
+            async with asyncio.TaskGroup() as group:
+                asked = [
+                    group.create_task(self._ask(work, prompt))
+                    for prompt in _prompts(chunks, work.batch.config.batch_chunks)
+                ]
+        finally:
+            # Also after a defect: a claim that is renewed for nothing keeps everybody from its chunk.
+            await self._give_up([digest for digest in chunks if digest in self._mine])
+        return {outcome.digest: outcome for task in asked for outcome in task.result()}
+
+    async def _give_up(self, digests: Sequence[str]) -> None:
+        """Let others claim what was claimed here and has no outcome."""
+        if digests:
             with suppress(StoreUnavailable):  # claims expire by themselves
-                await self._store.release(back)
-            for digest in back:
+                await self._store.release(digests)
+            for digest in digests:
                 self._mine.pop(digest).set_result(None)
-        return outcomes
 
     async def _ask(
         self, work: _Work, chunks: dict[str, Chunk], *, usage: Usage = _NOTHING, calls: int = 0
@@ -225,19 +233,21 @@ class Engine:
         if outcomes:
             outcomes[0] = outcomes[0].model_copy(update=spent)
             spent = {}
-        await self._write(work, outcomes)
+        outcomes = await self._write(work, outcomes)
         for digest in alone:
             outcomes += await self._ask(work, {digest: chunks[digest]}, **spent)
             spent = {}
         return outcomes
 
-    async def _write(self, work: _Work, outcomes: Sequence[Outcome]) -> None:
+    async def _write(self, work: _Work, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Store outcomes as this run's; returns them as they are stored."""
         run_id = work.batch.run_id
         stamped = [outcome.model_copy(update={"run_id": run_id}) for outcome in outcomes]
         await self.recorder.record(*[Notice(o.digest, run_id, o) for o in stamped])
         for outcome in stamped:
             self._mine.pop(outcome.digest).set_result(outcome)
-        self.chunks_done += len(outcomes)
+        self.chunks_done += len(stamped)
+        return stamped
 
 
 def _prompts(chunks: dict[str, Chunk], size: int) -> Iterator[dict[str, Chunk]]:

@@ -10,6 +10,9 @@ from openai import AsyncOpenAI, DefaultAioHttpClient
 from qaworker.errors import ConfigError, HaltError, ProviderUnavailable
 from qaworker.llm import faults
 
+Client = AsyncOpenAI
+"""The type, for those who may not import openai."""
+
 _CONNECT_TIMEOUT_S: Final = 5.0
 # The caller's own deadline ends a call; this one only bounds a call whose caller forgot.
 _TIMEOUT_FACTOR: Final = 1.1
