@@ -15,7 +15,8 @@ The branch of the tree decides what becomes of a chunk::
     ├─ PermanentError           this chunk is dead
     │   ├─ RequestRefused         content filter, refusal, 4xx
     │   ├─ ChunkTooLarge          the prompt exceeds the model's context
-    │   └─ MessageInvalid         not a chunk, or not a configuration
+    │   ├─ MessageInvalid         not a chunk, or not a configuration
+    │   └─ InternalFault          a defect of qaworker's own
     └─ HaltError                the account is broken: every call would fail
 
 No exception of openai, redis or pydantic leaves the module that calls the library.
@@ -167,6 +168,12 @@ class MessageInvalid(PermanentError):
     """The message is not a list of chunks with a configuration."""
 
     reason = "message_invalid"
+
+
+class InternalFault(PermanentError):
+    """qaworker itself failed on this chunk: the log has the traceback."""
+
+    reason = "internal"
 
 
 class HaltError(CallError):

@@ -30,6 +30,7 @@ from qaworker.errors import (
     AnswerTruncated,
     CallError,
     HaltError,
+    InternalFault,
     PermanentError,
     ProviderThrottled,
     ProviderUnavailable,
@@ -174,13 +175,7 @@ class Ladder:
         self.calls_in_flight += 1
         try:
             async with prompt.calling(self._call_timeout_s):
-                answer = await self._generator.ask(
-                    prompt.chunks,
-                    prompt.config,
-                    prompt.model,
-                    cap_factor=cap_factor,
-                    repair=repair,
-                )
+                answer = await self._generate(prompt, cap_factor=cap_factor, repair=repair)
         except CallError as error:
             prompt.usage += error.usage or Usage()
             if prompt.is_stopping and not isinstance(error, PermanentError):
@@ -192,6 +187,18 @@ class Ladder:
         self._gate.succeeded()
         prompt.usage += answer.usage
         return answer
+
+    async def _generate(self, prompt: Prompt, *, cap_factor: float, repair: str | None) -> Answer:
+        try:
+            return await self._generator.ask(
+                prompt.chunks, prompt.config, prompt.model, cap_factor=cap_factor, repair=repair
+            )
+        except CallError:
+            raise
+        except Exception as error:
+            # A defect ends this chunk with a reason, instead of its neighbours' task again and again.
+            log.exception("call_raised")
+            raise InternalFault(f"{type(error).__name__}: see the worker's log") from error
 
     async def _take_slot(self) -> None:
         await self._slots.acquire()

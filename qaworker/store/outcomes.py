@@ -16,9 +16,11 @@ from typing import Any
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
-from qaworker import keys
+from qaworker import keys, logs
 from qaworker.models import Outcome
 from qaworker.store.connections import store_errors
+
+log = logs.get(__name__)
 
 # A dead worker's messages return to the queue after as long (the transport's visibility timeout).
 CLAIM_TTL = timedelta(seconds=40)
@@ -29,9 +31,15 @@ def encode(outcome: Outcome) -> bytes:
     return zlib.compress(outcome.model_dump_json(exclude_defaults=True).encode(), level=1)
 
 
-def decode(blob: bytes) -> Outcome:
-    """The inverse of :func:`encode`."""
-    return Outcome.model_validate_json(zlib.decompress(blob))
+def decode(blob: bytes | None) -> Outcome | None:
+    """The inverse of :func:`encode`; None for none, and for what another version wrote."""
+    if blob is None:
+        return None
+    try:
+        return Outcome.model_validate_json(zlib.decompress(blob))
+    except (zlib.error, ValueError) as error:
+        log.warning("outcome_unreadable", error=str(error))
+        return None
 
 
 def settles(outcome: Outcome, run_id: str) -> bool:
@@ -82,7 +90,7 @@ class OutcomeStore:
         busy: list[str] = []
         needless: list[str] = []
         for digest, is_ours, blob in zip(digests, granted, blobs, strict=True):
-            outcome = decode(blob) if blob is not None else None
+            outcome = decode(blob)
             if outcome is not None and settles(outcome, run_id):
                 known[digest] = outcome
                 if is_ours:
@@ -139,9 +147,9 @@ class OutcomeReader:
         with store_errors():
             blobs = self._redis.mget([keys.outcome(digest) for digest in digests])
         return {
-            digest: decode(blob)
+            digest: outcome
             for digest, blob in zip(digests, blobs, strict=True)
-            if blob is not None
+            if (outcome := decode(blob)) is not None
         }
 
     def take_done(self, run_id: str, limit: int) -> list[str]:
