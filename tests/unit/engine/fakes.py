@@ -1,0 +1,174 @@
+"""A provider and a Redis in memory, for engines on virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from qaworker.engine.batches import Batch, parse_batch
+from qaworker.errors import StoreUnavailable
+from qaworker.llm.generator import Answer
+from qaworker.models import Chunk, GenerationConfig, Language, Outcome, QAPair, Usage
+from qaworker.store.outcomes import CLAIM_TTL, Claims, Notice, OutcomeStore, settles
+from tests.support.virtual_time import now_s
+
+TEXTS: dict[Language, str] = {
+    "en": "The mill at Darrow ground its last corn in the autumn of 1911.",
+    "ja": "ダロウの水車は、一九一一年の秋に最後の麦を挽いた。",
+}
+USAGE = Usage(input=100, output=20)
+
+
+def chunk(number: int = 0, language: Language = "en") -> Chunk:
+    return Chunk(
+        chunk_id=f"{language}-{number}",
+        text=f"{TEXTS[language]} ({number})",
+        language=language,
+        pairs_wanted=1,
+    )
+
+
+def batch(*chunks: Chunk, run_id: str = "run", batch_chunks: int = 1) -> Batch:
+    config = GenerationConfig(batch_chunks=batch_chunks)
+    return parse_batch(chunks, config, "gpt-5-mini", run_id=run_id, task_id=f"task-of-{run_id}")
+
+
+def pair(of: Chunk) -> QAPair:
+    return QAPair(
+        question=f"What does {of.chunk_id} tell?",
+        answer=of.text,
+        question_type="fact",
+        difficulty="easy",
+        evidence=of.text[:10],
+    )
+
+
+def answer(chunks: Sequence[Chunk], *, missing: Sequence[int] = ()) -> Answer:
+    """One pair a chunk, none for those that the answer forgot."""
+    return Answer(
+        pairs=tuple(() if n in missing else (pair(c),) for n, c in enumerate(chunks)),
+        dropped=(0,) * len(chunks),
+        missing=tuple(missing),
+        usage=USAGE,
+    )
+
+
+@dataclass(frozen=True)
+class Call:
+    """What the generator was asked."""
+
+    chunks: tuple[Chunk, ...]
+    cap_factor: float
+    repair: str | None
+    at_s: float
+
+    @property
+    def ids(self) -> list[str]:
+        return [chunk.chunk_id for chunk in self.chunks]
+
+
+@dataclass
+class FakeGenerator:
+    """Answers after ``latency_s``: what ``reply`` says, else one pair a chunk."""
+
+    reply: Callable[[Call], Answer | Exception] = lambda call: answer(call.chunks)
+    latency_s: Callable[[Call], float] = lambda _: 1.0
+    calls: list[Call] = field(default_factory=list)
+    answered: int = 0
+    in_flight: int = 0
+    peak: int = 0
+
+    async def ask(
+        self,
+        chunks: Sequence[Chunk],
+        config: GenerationConfig,  # noqa: ARG002, the signature is the generator's
+        model: str,  # noqa: ARG002, the same
+        *,
+        cap_factor: float = 1.0,
+        repair: str | None = None,
+    ) -> Answer:
+        call = Call(tuple(chunks), cap_factor, repair, now_s())
+        self.calls.append(call)
+        self.in_flight += 1
+        self.peak = max(self.peak, self.in_flight)
+        try:
+            await asyncio.sleep(self.latency_s(call))
+        finally:
+            self.in_flight -= 1
+        self.answered += 1
+        reply = self.reply(call)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+
+def replies(*each: Exception | None) -> Callable[[Call], Answer | Exception]:
+    """One reply a call, in order: an error, or None for an answer, which all later calls get."""
+    left = iter(each)
+    return lambda call: next(left, None) or answer(call.chunks)
+
+
+@dataclass
+class FakeRedis:
+    """What the processes share."""
+
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    claims: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """Digest -> owner, and when the claim expires."""
+    done: list[tuple[str, str]] = field(default_factory=list)
+    """Run and digest of every notice."""
+    writes: list[list[Notice]] = field(default_factory=list)
+    is_away: bool = False
+
+
+class FakeStore(OutcomeStore):
+    """One process's view of a FakeRedis; every operation takes a millisecond."""
+
+    def __init__(self, redis: FakeRedis, owner: str = "me") -> None:
+        self.redis = redis
+        self._owner = owner
+
+    async def _trip(self) -> FakeRedis:
+        await asyncio.sleep(0.001)
+        if self.redis.is_away:
+            raise StoreUnavailable
+        return self.redis
+
+    async def claim(self, digests: Sequence[str], run_id: str) -> Claims:
+        redis = await self._trip()
+        known, claimed, busy = {}, [], []
+        for digest in digests:
+            outcome = redis.outcomes.get(digest)
+            _, expires_at = redis.claims.get(digest, ("", 0.0))
+            if outcome is not None and settles(outcome, run_id):
+                known[digest] = outcome
+            elif expires_at > now_s():
+                busy.append(digest)
+            else:
+                self._hold(digest)
+                claimed.append(digest)
+        return Claims(known, tuple(claimed), tuple(busy))
+
+    async def renew(self, digests: Iterable[str]) -> None:
+        await self._trip()
+        for digest in digests:
+            self._hold(digest)
+
+    async def release(self, digests: Iterable[str]) -> None:
+        redis = await self._trip()
+        for digest in digests:
+            redis.claims.pop(digest, None)
+
+    async def write(self, notices: Sequence[Notice]) -> None:
+        redis = await self._trip()
+        redis.writes.append(list(notices))
+        for notice in notices:
+            if notice.outcome is not None:
+                redis.outcomes[notice.digest] = notice.outcome
+                redis.claims.pop(notice.digest, None)
+            if notice.run_id:
+                redis.done.append((notice.run_id, notice.digest))
+
+    def _hold(self, digest: str) -> None:
+        self.redis.claims[digest] = (self._owner, now_s() + CLAIM_TTL.total_seconds())

@@ -1,0 +1,458 @@
+"""Engines on virtual time, with a provider and a Redis in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import TypeVar
+
+import pytest
+
+from qaworker.engine.engine import Engine, Limits, running
+from qaworker.errors import HaltError, ProviderUnavailable, RequestRefused
+from qaworker.models import Language, Outcome, Usage
+from qaworker.store.outcomes import CLAIM_TTL
+from tests.support.virtual_time import now_s, run
+from tests.unit.engine.fakes import (
+    USAGE,
+    FakeGenerator,
+    FakeRedis,
+    FakeStore,
+    answer,
+    batch,
+    chunk,
+    replies,
+)
+
+T = TypeVar("T")
+Pair = tuple[dict[str, Outcome], dict[str, Outcome]]
+
+LIMITS = Limits(calls_in_flight=4, call_timeout_s=100, soft_limit_s=270, hard_limit_s=300)
+CLAIM_S = CLAIM_TTL.total_seconds()
+
+
+def with_engine(
+    scenario: Callable[[Engine], Awaitable[T]],
+    generator: FakeGenerator,
+    redis: FakeRedis,
+    limits: Limits = LIMITS,
+) -> T:
+    async def host() -> T:
+        async with running(generator, FakeStore(redis), limits) as engine:
+            return await scenario(engine)
+
+    return run(host())
+
+
+@pytest.fixture
+def redis() -> FakeRedis:
+    return FakeRedis()
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_a_batch_ends_with_its_outcomes_written(redis: FakeRedis, language: Language) -> None:
+    made = batch(chunk(1, language), chunk(2, language))
+    outcomes = with_engine(lambda engine: engine.process(made), FakeGenerator(), redis)
+    assert outcomes == redis.outcomes
+    assert list(outcomes) == list(made.digests)
+    for digest, asked in zip(made.digests, made.chunks, strict=True):
+        outcome = outcomes[digest]
+        assert (outcome.kind, outcome.run_id, outcome.calls) == ("ok", "run", 1)
+        assert outcome.usage == USAGE
+        assert outcome.pairs[0].answer == asked.text
+    assert redis.done == [("run", digest) for digest in made.digests]
+    assert redis.claims == {}
+
+
+def test_a_recorded_outcome_is_told_and_not_paid_for_again(redis: FakeRedis) -> None:
+    made = batch(chunk(1), run_id="later")
+    known = Outcome(digest=made.digests[0], kind="ok", run_id="earlier")
+    redis.outcomes[known.digest] = known
+    generator = FakeGenerator()
+    assert with_engine(lambda engine: engine.process(made), generator, redis) == {
+        known.digest: known
+    }
+    assert generator.calls == []
+    assert redis.done == [("later", known.digest)]
+
+
+@pytest.mark.parametrize(("run_id", "calls"), [("run", 0), ("later", 1)])
+def test_a_dead_chunk_is_tried_again_by_another_run_only(
+    redis: FakeRedis, run_id: str, calls: int
+) -> None:
+    made = batch(chunk(1), run_id=run_id)
+    digest = made.digests[0]
+    redis.outcomes[digest] = Outcome(digest=digest, kind="dead", run_id="run")
+    generator = FakeGenerator()
+    with_engine(lambda engine: engine.process(made), generator, redis)
+    assert len(generator.calls) == calls
+
+
+def test_a_chunk_that_is_twice_in_a_batch_is_asked_once(redis: FakeRedis) -> None:
+    again = chunk(1).model_copy(update={"chunk_id": "again"})
+    generator = FakeGenerator()
+    with_engine(lambda engine: engine.process(batch(chunk(1), again)), generator, redis)
+    assert len(generator.calls) == 1
+
+
+def test_two_batches_at_once_share_the_call_for_a_chunk(redis: FakeRedis) -> None:
+    generator = FakeGenerator()
+
+    async def scenario(engine: Engine) -> Pair:
+        return await asyncio.gather(
+            engine.process(batch(chunk(1), chunk(2), run_id="a")),
+            engine.process(batch(chunk(2), chunk(3), run_id="b")),
+        )
+
+    first, second = with_engine(scenario, generator, redis)
+    assert sorted(call.ids[0] for call in generator.calls) == ["en-1", "en-2", "en-3"]
+    shared = batch(chunk(2)).digests[0]
+    assert first[shared] == second[shared]
+    assert {run for run, digest in redis.done if digest == shared} == {"a", "b"}
+
+
+def test_a_batch_that_joins_a_call_which_ends_while_it_claims_others(redis: FakeRedis) -> None:
+    """The second batch comes when the first one's call is about to end."""
+    generator = FakeGenerator()
+
+    async def scenario(engine: Engine) -> Pair:
+        first = asyncio.create_task(engine.process(batch(chunk(1))))
+        # Claimed after 1 ms, answered after 1001 ms, written after 1002 ms.
+        await asyncio.sleep(1.0015)
+        second = asyncio.create_task(engine.process(batch(chunk(1), chunk(2))))
+        return await asyncio.gather(first, second)
+
+    first, second = with_engine(scenario, generator, redis)
+    assert second.keys() == set(batch(chunk(1), chunk(2)).digests)
+    assert second.items() >= first.items()
+    assert len(generator.calls) == 2
+
+
+def test_a_joined_chunk_that_is_handed_back_is_taken_over(redis: FakeRedis) -> None:
+    """The first batch meets its soft limit while the second has time left."""
+    generator = FakeGenerator(replies(ProviderUnavailable()), latency_s=lambda _: 99)
+    limits = Limits(calls_in_flight=1, call_timeout_s=100, soft_limit_s=100, hard_limit_s=400)
+
+    async def scenario(engine: Engine) -> Pair:
+        first = asyncio.create_task(engine.process(batch(chunk(1), run_id="a")))
+        await asyncio.sleep(50)
+        return await asyncio.gather(first, engine.process(batch(chunk(1), run_id="b")))
+
+    first, second = with_engine(scenario, generator, redis, limits)
+    assert first == {}
+    assert [outcome.run_id for outcome in second.values()] == ["b"]
+
+
+def test_what_another_process_generates_is_waited_for_and_taken(redis: FakeRedis) -> None:
+    mine, theirs = FakeGenerator(), FakeGenerator(latency_s=lambda _: 20)
+
+    async def scenario() -> list[dict[str, Outcome]]:
+        async with AsyncExitStack() as stack:
+            here, there = [
+                await stack.enter_async_context(running(g, FakeStore(redis, name), LIMITS))
+                for g, name in ((mine, "here"), (theirs, "there"))
+            ]
+            first = asyncio.create_task(there.process(batch(chunk(1), run_id="a")))
+            await asyncio.sleep(5)
+            return [await here.process(batch(chunk(1), run_id="b")), await first]
+
+    here, there = run(scenario())
+    assert here == there
+    assert (len(mine.calls), len(theirs.calls)) == (0, 1)
+    assert [run_id for run_id, _ in redis.done] == ["a", "b"]
+
+
+def test_what_a_dead_process_claimed_is_taken_when_its_claim_expires(redis: FakeRedis) -> None:
+    made = batch(chunk(1))
+    redis.claims[made.digests[0]] = ("dead", CLAIM_S)
+    generator = FakeGenerator()
+    outcomes = with_engine(lambda engine: engine.process(made), generator, redis)
+    assert outcomes[made.digests[0]].kind == "ok"
+    assert CLAIM_S <= generator.calls[0].at_s < CLAIM_S + 2
+
+
+def test_one_busy_chunk_does_not_hold_up_the_others(redis: FakeRedis) -> None:
+    made = batch(chunk(1), chunk(2))
+    redis.claims[made.digests[0]] = ("dead", CLAIM_S)
+    generator = FakeGenerator()
+    with_engine(lambda engine: engine.process(made), generator, redis)
+    assert [call.ids for call in generator.calls] == [["en-2"], ["en-1"]]
+    assert generator.calls[0].at_s < 1
+
+
+def test_claims_are_renewed_while_a_call_lasts(redis: FakeRedis) -> None:
+    generator = FakeGenerator(latency_s=lambda _: 95)
+    made = batch(chunk(1))
+    expiries: list[float] = []
+
+    async def scenario(engine: Engine) -> None:
+        task = asyncio.create_task(engine.process(made))
+        await asyncio.sleep(0.5)
+        while not task.done():
+            if made.digests[0] in redis.claims:
+                expiries.append(redis.claims[made.digests[0]][1] - now_s())
+            await asyncio.sleep(1)
+
+    with_engine(scenario, generator, redis)
+    assert len(expiries) > 90
+    assert min(expiries) > CLAIM_S / 2
+
+
+def test_chunks_wait_while_redis_is_away(redis: FakeRedis) -> None:
+    redis.is_away = True
+    generator = FakeGenerator()
+
+    async def scenario(engine: Engine) -> dict[str, Outcome]:
+        asyncio.get_running_loop().call_later(30, setattr, redis, "is_away", False)
+        return await engine.process(batch(chunk(1)))
+
+    assert len(with_engine(scenario, generator, redis)) == 1
+    assert generator.calls[0].at_s >= 30
+
+
+def test_an_answer_is_kept_until_redis_is_back_even_beyond_the_hard_limit(
+    redis: FakeRedis,
+) -> None:
+    generator = FakeGenerator(latency_s=lambda _: 10)
+
+    async def scenario(engine: Engine) -> tuple[dict[str, Outcome], float]:
+        loop = asyncio.get_running_loop()
+        loop.call_later(5, setattr, redis, "is_away", True)
+        loop.call_later(1000, setattr, redis, "is_away", False)
+        return await engine.process(batch(chunk(1))), now_s()
+
+    outcomes, at_s = with_engine(scenario, generator, redis)
+    assert outcomes == redis.outcomes != {}
+    assert at_s >= 1000
+    assert len(generator.calls) == 1
+
+
+def test_a_prompt_holds_neighbours_of_one_language(redis: FakeRedis) -> None:
+    generator = FakeGenerator()
+    languages: list[Language] = ["en", "en", "en", "ja", "en"]
+    made = batch(*(chunk(n, language) for n, language in enumerate(languages)), batch_chunks=2)
+    with_engine(lambda engine: engine.process(made), generator, redis)
+    prompts = [call.ids for call in generator.calls]
+    assert prompts == [["en-0", "en-1"], ["en-2"], ["ja-3"], ["en-4"]]
+
+
+def totals(outcomes: dict[str, Outcome]) -> tuple[int, Usage]:
+    """Calls and tokens of all outcomes."""
+    return (
+        sum(outcome.calls for outcome in outcomes.values()),
+        sum((outcome.usage for outcome in outcomes.values()), Usage()),
+    )
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_the_cost_of_a_shared_prompt_counts_once(redis: FakeRedis, language: Language) -> None:
+    made = batch(*(chunk(n, language) for n in range(3)), batch_chunks=3)
+    outcomes = with_engine(lambda engine: engine.process(made), FakeGenerator(), redis)
+    assert [outcomes[d].calls for d in made.digests] == [1, 0, 0]
+    assert totals(outcomes) == (1, USAGE)
+
+
+@pytest.mark.parametrize("forgotten", [[0], [1], [0, 1, 2]])
+def test_a_chunk_that_the_answer_forgot_is_asked_alone(
+    redis: FakeRedis, forgotten: list[int]
+) -> None:
+    generator = FakeGenerator(
+        lambda call: answer(call.chunks, missing=forgotten if len(call.chunks) > 1 else [])
+    )
+    made = batch(*map(chunk, range(3)), batch_chunks=3)
+    outcomes = with_engine(lambda engine: engine.process(made), generator, redis)
+    alone = [call.ids for call in generator.calls[1:]]
+    assert alone == [[f"en-{place}"] for place in forgotten]
+    assert {outcome.kind for outcome in outcomes.values()} == {"ok"}
+    calls = 1 + len(forgotten)
+    assert totals(outcomes) == (calls, sum([USAGE] * calls, Usage()))
+
+
+def test_a_shared_prompt_that_fails_kills_only_the_chunk_at_fault(redis: FakeRedis) -> None:
+    generator = FakeGenerator(
+        lambda call: (
+            RequestRefused("filtered", usage=USAGE) if "en-1" in call.ids else answer(call.chunks)
+        )
+    )
+    made = batch(*map(chunk, range(3)), batch_chunks=3)
+    outcomes = with_engine(lambda engine: engine.process(made), generator, redis)
+    assert [outcomes[digest].kind for digest in made.digests] == ["ok", "dead", "ok"]
+    dead = outcomes[made.digests[1]]
+    assert (dead.reason, dead.detail, dead.pairs) == ("refused", "filtered", ())
+    assert totals(outcomes) == (4, sum([USAGE] * 4, Usage()))
+
+
+def test_an_answer_without_an_acceptable_pair_is_a_rejection(redis: FakeRedis) -> None:
+    """Also where the only chunk of a prompt is not mentioned: asking alone is what was done."""
+    generator = FakeGenerator(lambda call: answer(call.chunks, missing=[0]))
+    outcomes = with_engine(lambda engine: engine.process(batch(chunk(1))), generator, redis)
+    [outcome] = outcomes.values()
+    assert (outcome.kind, outcome.reason) == ("rejected", "no_acceptable_pair")
+    assert (outcome.calls, outcome.usage) == (1, USAGE)
+
+
+def test_a_dead_chunk_counts_every_call_and_hides_keys(redis: FakeRedis) -> None:
+    message = "down: Bearer sk-canary-0123456789 " + "x" * 500
+    generator = FakeGenerator(lambda _: ProviderUnavailable(message, usage=USAGE))
+    outcomes = with_engine(lambda engine: engine.process(batch(chunk(1))), generator, redis)
+    [outcome] = outcomes.values()
+    assert (outcome.kind, outcome.reason) == ("dead", "unavailable")
+    assert totals(outcomes) == (4, sum([USAGE] * 4, Usage()))
+    assert "canary" not in outcome.detail
+    assert len(outcome.detail) == 300
+
+
+def test_never_more_calls_than_slots_over_all_batches(redis: FakeRedis) -> None:
+    generator = FakeGenerator()
+
+    async def scenario(engine: Engine) -> None:
+        await asyncio.gather(
+            *(engine.process(batch(*map(chunk, range(n, n + 5)))) for n in range(0, 30, 5))
+        )
+
+    with_engine(scenario, generator, redis)
+    assert len(generator.calls) == 30
+    assert generator.peak == LIMITS.calls_in_flight
+
+
+def test_slots_stay_full_while_one_answer_is_slow(redis: FakeRedis) -> None:
+    """Three slots go on with the other chunks while the first chunk's call holds one."""
+    generator = FakeGenerator(latency_s=lambda call: 50 if call.ids == ["en-0"] else 1)
+    made = batch(*map(chunk, range(100)))
+    seen: list[int] = []
+
+    async def scenario(engine: Engine) -> None:
+        task = asyncio.create_task(engine.process(made))
+        for second in range(30):
+            await asyncio.sleep(second + 0.5 - now_s())
+            seen.append(engine.calls_in_flight)
+        await task
+
+    with_engine(scenario, generator, redis)
+    assert seen == [LIMITS.calls_in_flight] * 30
+
+
+def test_the_soft_limit_hands_back_what_has_not_begun_and_records_what_has(
+    redis: FakeRedis,
+) -> None:
+    generator = FakeGenerator(latency_s=lambda _: 55)
+    made = batch(*map(chunk, range(28)))
+
+    async def scenario(engine: Engine) -> tuple[dict[str, Outcome], float]:
+        return await engine.process(made), now_s()
+
+    outcomes, at_s = with_engine(scenario, generator, redis)
+    # Four slots: rounds begin at 0, 55, 110, 165 and 220; the last one ends after the limit.
+    assert len(outcomes) == len(generator.calls) == 20
+    assert outcomes == redis.outcomes
+    assert LIMITS.soft_limit_s < at_s < 276
+    assert redis.claims == {}
+
+
+def test_the_hard_limit_cancels_the_calls_on_the_wire(redis: FakeRedis) -> None:
+    limits = Limits(calls_in_flight=4, call_timeout_s=500, soft_limit_s=270, hard_limit_s=300)
+    generator = FakeGenerator(latency_s=lambda _: 400)
+
+    async def scenario(engine: Engine) -> tuple[dict[str, Outcome], float]:
+        return await engine.process(batch(chunk(1))), now_s()
+
+    outcomes, at_s = with_engine(scenario, generator, redis, limits)
+    assert outcomes == redis.outcomes == {}
+    assert 300 <= at_s < 301
+    assert generator.in_flight == 0
+    assert redis.claims == {}
+
+
+def test_a_drain_finishes_the_calls_on_the_wire_and_takes_nothing_new(redis: FakeRedis) -> None:
+    generator = FakeGenerator(latency_s=lambda _: 10)
+    made = batch(*map(chunk, range(20)))
+
+    async def scenario(engine: Engine) -> tuple[dict[str, Outcome], dict[str, Outcome], float]:
+        asyncio.get_running_loop().call_later(3, engine.drain)
+        outcomes = await engine.process(made)
+        at_s = now_s()
+        return outcomes, await engine.process(batch(chunk(99))), at_s
+
+    outcomes, later, at_s = with_engine(scenario, generator, redis)
+    assert (len(outcomes), len(later)) == (4, 0)
+    assert outcomes == redis.outcomes
+    assert len(generator.calls) == 4
+    assert 10 <= at_s < 11
+    assert redis.claims == {}
+
+
+def test_a_drain_ends_the_wait_for_another_process(redis: FakeRedis) -> None:
+    made = batch(chunk(1))
+    redis.claims[made.digests[0]] = ("another", 1e9)
+
+    async def scenario(engine: Engine) -> tuple[dict[str, Outcome], float]:
+        asyncio.get_running_loop().call_later(5, engine.drain)
+        return await engine.process(made), now_s()
+
+    outcomes, at_s = with_engine(scenario, FakeGenerator(), redis)
+    assert outcomes == {}
+    assert at_s < 7
+    assert redis.claims[made.digests[0]][0] == "another"
+
+
+def test_a_drain_ends_the_wait_for_redis(redis: FakeRedis) -> None:
+    redis.is_away = True
+
+    async def scenario(engine: Engine) -> dict[str, Outcome]:
+        asyncio.get_running_loop().call_later(5, engine.drain)
+        return await engine.process(batch(chunk(1)))
+
+    assert with_engine(scenario, FakeGenerator(), redis) == {}
+
+
+def test_a_drain_while_the_account_is_broken_hands_back_at_once(redis: FakeRedis) -> None:
+    generator = FakeGenerator(lambda _: HaltError("no quota"))
+
+    async def scenario(engine: Engine) -> tuple[dict[str, Outcome], str, float]:
+        asyncio.get_running_loop().call_later(40, engine.drain)
+        outcomes = await engine.process(batch(*map(chunk, range(8))))
+        return outcomes, str(engine.halted_by), now_s()
+
+    outcomes, halted_by, at_s = with_engine(scenario, generator, redis)
+    assert (outcomes, halted_by) == ({}, "no quota")
+    assert at_s < 41
+    assert redis.claims == {}
+
+
+def test_a_defect_of_ours_ends_its_chunk_and_no_other(redis: FakeRedis) -> None:
+    """Else its task would fail again and again, with its neighbours, and hold their claims."""
+    generator = FakeGenerator(replies(ValueError("a defect")))
+
+    async def scenario(engine: Engine) -> dict[str, Outcome]:
+        return await engine.process(batch(chunk(1), chunk(2)))
+
+    outcomes = with_engine(scenario, generator, redis).values()
+    assert sorted((o.kind, o.reason) for o in outcomes) == [("dead", "internal"), ("ok", "")]
+    assert redis.claims == {}
+
+
+def test_a_cancelled_batch_leaves_no_claim_behind(redis: FakeRedis) -> None:
+    """Else nobody could take the chunk for as long as this process lives."""
+    made = batch(chunk(1))
+
+    async def scenario(engine: Engine) -> dict[str, Outcome]:
+        cancelled = asyncio.create_task(engine.process(made))
+        await asyncio.sleep(0.5)
+        cancelled.cancel()
+        await asyncio.wait([cancelled])
+        assert redis.claims == {}
+        return await engine.process(made)
+
+    assert len(with_engine(scenario, FakeGenerator(), redis)) == 1
+
+
+def test_chunks_done_counts_what_this_process_wrote(redis: FakeRedis) -> None:
+    async def scenario(engine: Engine) -> list[int]:
+        counted = [engine.chunks_done]
+        for made in (batch(chunk(1), chunk(2)), batch(chunk(2), chunk(3))):
+            await engine.process(made)
+            counted.append(engine.chunks_done)
+        return counted
+
+    assert with_engine(scenario, FakeGenerator(), redis) == [0, 2, 3]

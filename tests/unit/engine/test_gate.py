@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import asyncio
+
+from qaworker.engine.gate import Gate
+from qaworker.errors import HaltError
+from tests.support.virtual_time import now_s, run
+
+
+async def passes(gate: Gate, callers: int) -> list[float]:
+    """When each of so many callers came through."""
+
+    async def call() -> float:
+        await gate.pass_through()
+        return now_s()
+
+    return list(await asyncio.gather(*(call() for _ in range(callers))))
+
+
+def test_an_open_gate_delays_nobody() -> None:
+    assert run(passes(Gate(), 3)) == [0, 0, 0]
+
+
+def test_a_pause_holds_everybody_for_as_long_as_was_asked() -> None:
+    async def scenario() -> list[float]:
+        gate = Gate()
+        gate.pause(7)
+        return await passes(gate, 2)
+
+    assert run(scenario()) == [7, 7]
+
+
+def test_a_shorter_pause_does_not_shorten_a_longer_one() -> None:
+    async def scenario() -> list[float]:
+        gate = Gate()
+        gate.pause(7)
+        gate.pause(2)
+        return await passes(gate, 1)
+
+    assert run(scenario()) == [7]
+
+
+def test_a_pause_that_grows_while_somebody_waits_holds_them_longer() -> None:
+    async def scenario() -> list[float]:
+        gate = Gate()
+        gate.pause(2)
+        asyncio.get_running_loop().call_later(1, gate.pause, 9)
+        return await passes(gate, 1)
+
+    assert run(scenario()) == [10]
+
+
+def test_a_shut_gate_lets_one_caller_through_in_each_interval() -> None:
+    async def scenario() -> list[float]:
+        gate = Gate(probe_interval_s=15)
+        gate.shut(HaltError("no quota"))
+        return await passes(gate, 3)
+
+    assert sorted(run(scenario())) == [15, 30, 45]
+
+
+def test_a_success_opens_a_shut_gate() -> None:
+    async def scenario() -> tuple[list[float], object]:
+        gate = Gate(probe_interval_s=15)
+        gate.shut(HaltError("no quota"))
+        await passes(gate, 1)
+        gate.succeeded()
+        return await passes(gate, 3), gate.halted_by
+
+    assert run(scenario()) == ([15, 15, 15], None)
+
+
+def test_a_probe_that_fails_does_not_put_off_the_next_and_tells_the_latest_error() -> None:
+    async def scenario() -> tuple[list[float], str]:
+        gate = Gate(probe_interval_s=15)
+        gate.shut(HaltError("no quota"))
+        await passes(gate, 1)
+        await asyncio.sleep(5)
+        gate.shut(HaltError("bad key"))
+        return await passes(gate, 1), str(gate.halted_by)
+
+    assert run(scenario()) == ([30], "bad key")
+
+
+def test_a_success_does_not_end_a_pause() -> None:
+    async def scenario() -> list[float]:
+        gate = Gate()
+        gate.pause(7)
+        gate.succeeded()
+        return await passes(gate, 1)
+
+    assert run(scenario()) == [7]

@@ -1,0 +1,286 @@
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+
+import pytest
+
+from qaworker.engine.gate import Gate
+from qaworker.engine.ladder import BACKOFF_S, HandedBack, Ladder, Prompt
+from qaworker.errors import (
+    AnswerInvalid,
+    AnswerTruncated,
+    CallError,
+    ChunkTooLarge,
+    HaltError,
+    ProviderThrottled,
+    ProviderUnavailable,
+    RequestRefused,
+)
+from qaworker.llm.generator import Answer
+from qaworker.models import Language, Usage
+from tests.support.virtual_time import now_s, run
+from tests.unit.engine.fakes import USAGE, FakeGenerator, batch, chunk, replies
+
+CALL_TIMEOUT_S = 100.0
+
+
+def prompt_of(language: Language = "en") -> Prompt:
+    made = batch(chunk(language=language))
+    return Prompt(made.chunks, made.config, made.model, usage=Usage(), calls=0)
+
+
+def ladder_on(generator: FakeGenerator, *, gate: Gate | None = None, slots: int = 4) -> Ladder:
+    return Ladder(generator, gate or Gate(), calls_in_flight=slots, call_timeout_s=CALL_TIMEOUT_S)
+
+
+async def asked(generator: FakeGenerator, prompt: Prompt) -> Answer:
+    return await ladder_on(generator).ask(prompt)
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_an_answer_at_once_is_one_call(language: Language) -> None:
+    generator, prompt = FakeGenerator(), prompt_of(language)
+    answer = run(asked(generator, prompt))
+    assert answer.pairs[0][0].answer == prompt.chunks[0].text
+    assert (prompt.calls, prompt.usage) == (1, USAGE)
+    assert [(c.cap_factor, c.repair) for c in generator.calls] == [(1.0, None)]
+
+
+def test_an_unavailable_provider_is_asked_four_times_at_most() -> None:
+    generator, prompt = FakeGenerator(replies(*[ProviderUnavailable()] * 9)), prompt_of()
+    with pytest.raises(ProviderUnavailable):
+        run(asked(generator, prompt))
+    assert prompt.calls == len(generator.calls) == 4
+
+
+def test_the_waits_between_attempts_grow_with_jitter() -> None:
+    generator = FakeGenerator(replies(*[ProviderUnavailable()] * 3), latency_s=lambda _: 0.0)
+    run(asked(generator, prompt_of()))
+    begun = [call.at_s for call in generator.calls]
+    waits = [later - earlier for earlier, later in pairwise(begun)]
+    assert all(
+        0.75 * backoff <= wait <= 1.25 * backoff
+        for wait, backoff in zip(waits, BACKOFF_S, strict=True)
+    )
+    assert waits != list(BACKOFF_S)
+
+
+def test_nobody_holds_a_slot_while_waiting_to_try_again() -> None:
+    generator = FakeGenerator(replies(ProviderUnavailable()))
+    ladder = ladder_on(generator, slots=1)
+
+    async def scenario() -> None:
+        await asyncio.gather(*(ladder.ask(prompt_of()) for _ in range(3)))
+
+    run(scenario())
+    assert [call.at_s for call in generator.calls][:3] == [0, 1, 2]
+
+
+def test_a_call_that_outlasts_its_time_counts_as_unavailable() -> None:
+    generator = FakeGenerator(latency_s=lambda _: CALL_TIMEOUT_S + 1)
+    with pytest.raises(ProviderUnavailable, match="no answer within 100 s"):
+        run(asked(generator, prompt_of()))
+    assert len(generator.calls) == 4
+    assert generator.answered == 0
+
+
+def test_a_throttled_call_pauses_for_as_long_as_the_provider_asks() -> None:
+    generator = FakeGenerator(replies(ProviderThrottled(retry_after_s=42)), latency_s=lambda _: 0.0)
+    run(asked(generator, prompt_of()))
+    assert [call.at_s for call in generator.calls] == [0, 42]
+
+
+def test_a_throttled_call_pauses_every_other_caller() -> None:
+    throttled = replies(ProviderThrottled(retry_after_s=42))
+    generator = FakeGenerator(throttled, latency_s=lambda _: 1.0)
+    ladder = ladder_on(generator, slots=1)
+
+    async def scenario() -> None:
+        await asyncio.gather(*(ladder.ask(prompt_of()) for _ in range(2)))
+
+    run(scenario())
+    assert [call.at_s for call in generator.calls] == [0, 43, 44]
+
+
+@pytest.mark.parametrize("passing", [ProviderThrottled(retry_after_s=1), HaltError()])
+def test_what_is_no_fault_of_the_chunk_costs_no_attempt(passing: CallError) -> None:
+    failures = [passing] * 20 + [ProviderUnavailable()] * 3
+    prompt = prompt_of()
+    run(asked(FakeGenerator(replies(*failures)), prompt))
+    assert prompt.calls == 24
+
+
+def test_a_broken_account_is_probed_by_one_call_at_a_time_until_it_works() -> None:
+    generator = FakeGenerator(replies(*[HaltError("no quota")] * 5), latency_s=lambda _: 1.0)
+    gate = Gate(probe_interval_s=15)
+    ladder = ladder_on(generator, gate=gate)
+
+    async def scenario() -> None:
+        await asyncio.gather(*(ladder.ask(prompt_of()) for _ in range(3)))
+
+    run(scenario())
+    assert [call.at_s for call in generator.calls] == [0, 0, 0, 16, 31, 46, 61, 61]
+    assert gate.halted_by is None
+
+
+def test_a_truncated_answer_is_asked_for_once_with_a_larger_cap() -> None:
+    generator, prompt = FakeGenerator(replies(AnswerTruncated(usage=USAGE))), prompt_of()
+    run(asked(generator, prompt))
+    assert [call.cap_factor for call in generator.calls] == [1.0, 2.0]
+    assert prompt.usage == USAGE + USAGE
+
+
+def test_a_second_truncated_answer_is_the_end() -> None:
+    generator = FakeGenerator(replies(*[AnswerTruncated()] * 2))
+    with pytest.raises(AnswerTruncated):
+        run(asked(generator, prompt_of()))
+    assert len(generator.calls) == 2
+
+
+def test_an_invalid_answer_is_repaired_once_with_what_was_wrong() -> None:
+    generator = FakeGenerator(replies(AnswerInvalid("pairs: missing", usage=USAGE)))
+    prompt = prompt_of()
+    run(asked(generator, prompt))
+    assert [call.repair for call in generator.calls] == [None, "pairs: missing"]
+    assert prompt.usage == USAGE + USAGE
+
+
+def test_a_second_invalid_answer_is_the_end() -> None:
+    generator = FakeGenerator(replies(AnswerInvalid("first"), AnswerInvalid("second")))
+    with pytest.raises(AnswerInvalid, match="second"):
+        run(asked(generator, prompt_of()))
+    assert len(generator.calls) == 2
+
+
+def test_the_chances_of_each_kind_are_counted_apart() -> None:
+    failures = [
+        AnswerTruncated(),
+        ProviderUnavailable(),
+        AnswerInvalid("bad"),
+        ProviderUnavailable(),
+        ProviderUnavailable(),
+    ]
+    generator = FakeGenerator(replies(*failures))
+    run(asked(generator, prompt_of()))
+    last = generator.calls[-1]
+    assert len(generator.calls) == 6
+    assert (last.cap_factor, last.repair) == (2.0, "bad")
+
+
+@pytest.mark.parametrize("error", [RequestRefused("no", usage=USAGE), ChunkTooLarge()])
+def test_a_permanent_failure_is_never_tried_again(error: CallError) -> None:
+    generator, prompt = FakeGenerator(replies(error)), prompt_of()
+    with pytest.raises(type(error)):
+        run(asked(generator, prompt))
+    assert len(generator.calls) == 1
+    assert prompt.usage == (error.usage or Usage())
+
+
+def test_no_more_calls_than_slots_are_on_the_wire_and_none_stays_empty() -> None:
+    generator = FakeGenerator()
+    ladder = ladder_on(generator, slots=4)
+
+    async def scenario() -> float:
+        await asyncio.gather(*(ladder.ask(prompt_of()) for _ in range(12)))
+        return now_s()
+
+    assert run(scenario()) == 3
+    assert generator.peak == 4
+    assert ladder.calls_in_flight == 0
+
+
+def stopped_after(seconds: float, generator: FakeGenerator, prompt: Prompt) -> float:
+    """When a prompt that is stopped so late is handed back."""
+
+    async def scenario() -> float:
+        asyncio.get_running_loop().call_later(seconds, prompt.stop)
+        with pytest.raises(HandedBack):
+            await ladder_on(generator).ask(prompt)
+        return now_s()
+
+    return run(scenario())
+
+
+def test_a_stop_while_waiting_to_try_again_hands_back_at_once() -> None:
+    generator = FakeGenerator(replies(ProviderUnavailable()))
+    assert stopped_after(2, generator, prompt_of()) == 2
+    assert len(generator.calls) == 1
+
+
+def test_a_stop_while_the_gate_is_paused_hands_back_at_once() -> None:
+    generator = FakeGenerator(replies(ProviderThrottled(retry_after_s=60)))
+    assert stopped_after(30, generator, prompt_of()) == 30
+    assert len(generator.calls) == 1
+
+
+def test_a_stop_while_waiting_for_a_slot_hands_back_and_frees_it() -> None:
+    generator = FakeGenerator(latency_s=lambda _: 10.0)
+    ladder = ladder_on(generator, slots=1)
+    waiting = prompt_of()
+
+    async def scenario() -> float:
+        first = asyncio.create_task(ladder.ask(prompt_of()))
+        asyncio.get_running_loop().call_later(3, waiting.stop)
+        await asyncio.sleep(0)
+        with pytest.raises(HandedBack):
+            await ladder.ask(waiting)
+        at_s = now_s()
+        await first
+        await ladder.ask(prompt_of())
+        return at_s
+
+    assert run(scenario()) == 3
+    assert [call.at_s for call in generator.calls] == [0, 10]
+
+
+def test_a_stop_before_the_first_call_prevents_it() -> None:
+    generator, prompt = FakeGenerator(), prompt_of()
+    prompt.stop()
+    with pytest.raises(HandedBack):
+        run(asked(generator, prompt))
+    assert not generator.calls
+
+
+def test_a_stop_during_a_call_lets_it_answer() -> None:
+    generator, prompt = FakeGenerator(latency_s=lambda _: 10.0), prompt_of()
+
+    async def scenario() -> float:
+        asyncio.get_running_loop().call_later(4, prompt.stop)
+        await ladder_on(generator).ask(prompt)
+        return now_s()
+
+    assert run(scenario()) == 10
+
+
+def test_a_stopped_call_that_fails_is_handed_back_instead_of_tried_again() -> None:
+    generator = FakeGenerator(replies(ProviderUnavailable()), latency_s=lambda _: 10.0)
+    assert stopped_after(4, generator, prompt_of()) == 10
+    assert len(generator.calls) == 1
+
+
+def test_a_stopped_call_that_fails_for_good_is_not_paid_for_again() -> None:
+    generator = FakeGenerator(replies(RequestRefused()), latency_s=lambda _: 10.0)
+    prompt = prompt_of()
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().call_later(4, prompt.stop)
+        await ladder_on(generator).ask(prompt)
+
+    with pytest.raises(RequestRefused):
+        run(scenario())
+
+
+def test_an_abort_cancels_the_call_on_the_wire() -> None:
+    generator, prompt = FakeGenerator(latency_s=lambda _: 10.0), prompt_of()
+    ladder = ladder_on(generator)
+
+    async def scenario() -> float:
+        asyncio.get_running_loop().call_later(4, prompt.abort)
+        with pytest.raises(HandedBack):
+            await ladder.ask(prompt)
+        return now_s()
+
+    assert run(scenario()) == 4
+    assert (generator.answered, generator.in_flight, ladder.calls_in_flight) == (0, 0, 0)
+    assert prompt.calls == 1
