@@ -15,7 +15,7 @@ from rich.console import Console
 
 from qaworker.cli import progress
 from qaworker.client.driver import CHUNKS_PER_TASK, Driver
-from qaworker.client.senders import QUEUE_OF, LocalSender, QueueSender
+from qaworker.client.senders import QUEUE_OF, QueueSender, Sender
 from qaworker.errors import ExitCode
 from qaworker.exports.files import export
 from qaworker.exports.summary import summarize
@@ -42,8 +42,9 @@ def queue_sender(
 
 
 @contextmanager
-def local_sender(settings: Settings, config: GenerationConfig) -> Iterator[LocalSender]:
+def local_sender(settings: Settings, config: GenerationConfig) -> Iterator[Sender]:
     """A sender to an engine in this process, which is drained at the end."""
+    from qaworker.client.local import LocalSender
     from qaworker.engine.thread import EngineThread
     from qaworker.runtime import open_engine
 

@@ -1,10 +1,9 @@
-"""Where a run's chunks are sent: to the workers' queue, or to an engine in this process."""
+"""Where a run's chunks are sent; here, to the workers' queue."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import Future, wait
 from typing import Any, Final, Protocol
 
 from kombu.exceptions import OperationalError
@@ -13,9 +12,8 @@ from redis import Redis
 from qaworker import keys
 from qaworker.app import RUN_HEADER, SENT_HEADER, app
 from qaworker.engine.batches import Batch
-from qaworker.engine.thread import EngineThread
 from qaworker.errors import StoreUnavailable
-from qaworker.models import Outcome, Priority
+from qaworker.models import Priority
 from qaworker.store.connections import store_errors
 from qaworker.store.outcomes import OutcomeReader
 
@@ -111,38 +109,3 @@ class QueueSender:
         if message is None:
             return None
         return float(json.loads(message)["headers"].get(SENT_HEADER, 0.0))
-
-
-class LocalSender:
-    """Hands batches to an engine in this process; what it finishes travels as a worker's would."""
-
-    def __init__(self, engine: EngineThread, *, batches: int) -> None:
-        self._engine = engine
-        self._batches = batches
-        self._under_way: dict[Future[dict[str, Outcome]], tuple[str, ...]] = {}
-
-    def room(self) -> int:
-        """How many batches the engine can still hold.
-
-        Raises:
-            HaltError: the account is broken; there is nobody to wait for it here.
-        """
-        for future in [future for future in self._under_way if future.done()]:
-            del self._under_way[future]
-            future.result()
-        if (error := self._engine.halted_by) is not None:
-            raise error
-        return self._batches - len(self._under_way)
-
-    def send(self, batch: Batch) -> None:
-        """Begin one batch."""
-        self._under_way[self._engine.submit(batch)] = batch.digests
-
-    def wait(self) -> None:
-        """Return when no batch is under way; drain the engine first."""
-        wait(self._under_way)
-
-    def lost(self, sent: Sequence[tuple[str, float]]) -> list[str]:
-        """Digests the engine does not hold."""
-        held = {digest for digests in self._under_way.values() for digest in digests}
-        return [digest for digest, _ in sent if digest not in held]
