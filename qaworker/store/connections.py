@@ -32,32 +32,43 @@ def store_errors() -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def _address_errors() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(f"REDIS_URL: {error}") from error
+
+
 def connect(url: str) -> Redis:
     """A client for threads; it connects on first use, and tries once more on a stale connection.
 
     Raises:
         ConfigError: ``url`` is not a Redis address.
     """
-    try:
+    with _address_errors():
         return Redis.from_url(
             url,
             socket_timeout=_SOCKET_TIMEOUT_S,
             socket_connect_timeout=_CONNECT_TIMEOUT_S,
             retry=Retry(NoBackoff(), 1),
         )
-    except ValueError as error:
-        raise ConfigError(f"REDIS_URL: {error}") from error
 
 
 def connect_async(url: str) -> AsyncRedis:
-    """A client for an event loop, with a few connections that callers wait for in turn."""
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=_ENGINE_CONNECTIONS,
-        timeout=_SOCKET_TIMEOUT_S,
-        socket_timeout=_SOCKET_TIMEOUT_S,
-        socket_connect_timeout=_CONNECT_TIMEOUT_S,
-    )
+    """A client for an event loop, with a few connections that callers wait for in turn.
+
+    Raises:
+        ConfigError: ``url`` is not a Redis address.
+    """
+    with _address_errors():
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=_ENGINE_CONNECTIONS,
+            timeout=_SOCKET_TIMEOUT_S,
+            socket_timeout=_SOCKET_TIMEOUT_S,
+            socket_connect_timeout=_CONNECT_TIMEOUT_S,
+        )
     return AsyncRedis.from_pool(pool)
 
 
