@@ -1,0 +1,293 @@
+"""Outcomes and claims in a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from redis import Redis
+
+from qaworker import keys
+from qaworker.errors import ConfigError, StoreUnavailable
+from qaworker.models import Outcome, QAPair, Usage
+from qaworker.store.connections import connect, connect_async, require
+from qaworker.store.outcomes import CLAIM_TTL, Notice, OutcomeReader, OutcomeStore
+from tests.support.redis_server import RedisServer
+
+T = TypeVar("T")
+
+KEEP = timedelta(days=30)
+TEXTS = {
+    "en": "The ferry to Hollin runs twice a day.",
+    "ja": "ホリン行きの渡し船は一日に二便ある。",
+}
+
+
+def ok(digest: str, run_id: str = "run", text: str = TEXTS["en"]) -> Outcome:
+    pair = QAPair(
+        question=f"{text}?", answer=text, question_type="fact", difficulty="easy", evidence=text
+    )
+    return Outcome(
+        digest=digest,
+        kind="ok",
+        pairs=(pair,),
+        usage=Usage(input=10, output=2),
+        calls=1,
+        run_id=run_id,
+    )
+
+
+def dead(digest: str, run_id: str) -> Outcome:
+    return Outcome(digest=digest, kind="dead", reason="invalid", run_id=run_id)
+
+
+def with_stores(
+    url: str, scenario: Callable[..., Awaitable[T]], owners: Sequence[str] = ("me",)
+) -> T:
+    """Run a scenario with the store of each process."""
+
+    async def host() -> T:
+        clients = [connect_async(url) for _ in owners]
+        try:
+            return await scenario(
+                *(
+                    OutcomeStore(client, owner=owner, keep=KEEP)
+                    for client, owner in zip(clients, owners, strict=True)
+                )
+            )
+        finally:
+            for client in clients:
+                await client.aclose()
+
+    return asyncio.run(host())
+
+
+def store(redis: Any, *outcomes: Outcome) -> None:
+    """Write outcomes as a worker does."""
+    notices = [Notice(o.digest, o.run_id, o) for o in outcomes]
+    url = f"unix://{redis.connection_pool.connection_kwargs['path']}"
+    with_stores(url, lambda one: one.write(notices))
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_an_outcome_comes_back_as_it_was(redis_client: Redis, language: str) -> None:
+    written = ok("d1", text=TEXTS[language])
+    store(redis_client, written)
+    assert OutcomeReader(redis_client).fetch(["d0", "d1"]) == {"d1": written}
+
+
+def test_a_write_tells_the_run_gives_the_claim_up_and_expires(
+    redis_url: str, redis_client: Any
+) -> None:
+    async def scenario(one: OutcomeStore) -> None:
+        await one.claim(["d1"], "run")
+        await one.write([Notice("d1", "run", ok("d1")), Notice("d2", "other"), Notice("d3", "run")])
+
+    with_stores(redis_url, scenario)
+    assert redis_client.get(keys.claim("d1")) is None
+    assert redis_client.lrange(keys.done("run"), 0, -1) == [b"d1", b"d3"]
+    assert redis_client.lrange(keys.done("other"), 0, -1) == [b"d2"]
+    assert redis_client.get(keys.outcome("d2")) is None
+    for key in (keys.outcome("d1"), keys.done("run"), keys.done("other")):
+        assert KEEP.total_seconds() - 60 < redis_client.ttl(key) <= KEEP.total_seconds(), key
+
+
+def test_an_outcome_of_no_run_tells_nobody(redis_client: Any) -> None:
+    store(redis_client, ok("d1", run_id=""))
+    assert list(redis_client.scan_iter("*")) == [keys.outcome("d1").encode()]
+
+
+def test_a_claim_is_exclusive_however_many_ask(redis_url: str) -> None:
+    digests = [f"d{n}" for n in range(50)]
+
+    async def scenario(*processes: OutcomeStore) -> list[str]:
+        found = await asyncio.gather(
+            *(process.claim(digests, "run") for process in processes for _ in range(8))
+        )
+        assert all(set(c.claimed) | set(c.busy) == set(digests) for c in found)
+        return [digest for claims in found for digest in claims.claimed]
+
+    claimed = with_stores(redis_url, scenario, owners=("here", "there"))
+    assert sorted(claimed) == sorted(digests)
+
+
+def test_an_outcome_written_between_asking_and_reading_is_seen(redis_url: str) -> None:
+    """While others write and give up, no process ever claims what has an outcome."""
+    digests = [f"d{n}" for n in range(100)]
+
+    async def scenario(writer: OutcomeStore, claimer: OutcomeStore) -> None:
+        await writer.claim(digests, "run")
+
+        async def write() -> None:
+            for digest in digests:
+                await writer.write([Notice(digest, "run", ok(digest))])
+
+        writing = asyncio.create_task(write())
+        while not writing.done():
+            claims = await claimer.claim(digests, "run")
+            assert claims.claimed == ()
+            assert len(claims.known) + len(claims.busy) == len(digests)
+        await writing
+        assert (await claimer.claim(digests, "run")).known.keys() == set(digests)
+
+    with_stores(redis_url, scenario, owners=("here", "there"))
+
+
+def test_asking_for_what_is_known_leaves_no_claim(redis_url: str, redis_client: Any) -> None:
+    store(redis_client, ok("d1"))
+    with_stores(redis_url, lambda one: one.claim(["d1"], "run"))
+    assert redis_client.get(keys.claim("d1")) is None
+
+
+@pytest.mark.parametrize(
+    ("outcome", "is_known"),
+    [
+        (ok("d1", "earlier"), True),
+        (Outcome(digest="d1", kind="rejected", run_id="earlier"), True),
+        (dead("d1", "earlier"), False),
+        (dead("d1", "run"), True),
+    ],
+)
+def test_only_a_dead_chunk_of_another_run_is_tried_again(
+    redis_url: str, redis_client: Redis, outcome: Outcome, is_known: bool
+) -> None:
+    store(redis_client, outcome)
+    claims = with_stores(redis_url, lambda one: one.claim(["d1"], "run"))
+    assert (claims.known, claims.claimed) == (({"d1": outcome}, ()) if is_known else ({}, ("d1",)))
+
+
+def test_an_outcome_that_cannot_be_read_is_none(redis_url: str, redis_client: Redis) -> None:
+    redis_client.set(keys.outcome("d1"), b"of another version")
+    assert OutcomeReader(redis_client).fetch(["d1"]) == {}
+    assert with_stores(redis_url, lambda one: one.claim(["d1"], "run")).claimed == ("d1",)
+
+
+def test_a_claim_ends_by_itself_unless_it_is_renewed(redis_url: str, redis_client: Any) -> None:
+    async def scenario(one: OutcomeStore) -> None:
+        await one.claim(["d1", "d2"], "run")
+        for digest in ("d1", "d2"):
+            assert 0 < redis_client.pttl(keys.claim(digest)) <= CLAIM_TTL.total_seconds() * 1000
+            redis_client.pexpire(keys.claim(digest), 5000)
+        redis_client.delete(keys.claim("d3"))
+        await one.renew(["d1", "d3"])
+
+    with_stores(redis_url, scenario)
+    assert redis_client.pttl(keys.claim("d2")) <= 5000 < redis_client.pttl(keys.claim("d1"))
+    assert redis_client.get(keys.claim("d3")) == b"me"
+
+
+def test_a_released_claim_can_be_taken(redis_url: str) -> None:
+    async def scenario(here: OutcomeStore, there: OutcomeStore) -> None:
+        await here.claim(["d1"], "run")
+        assert (await there.claim(["d1"], "run")).busy == ("d1",)
+        await here.release(["d1"])
+        assert (await there.claim(["d1"], "run")).claimed == ("d1",)
+
+    with_stores(redis_url, scenario, owners=("here", "there"))
+
+
+def test_the_done_list_is_taken_in_order_and_in_parts(redis_client: Redis) -> None:
+    store(redis_client, *(ok(f"d{n}") for n in range(5)))
+    reader = OutcomeReader(redis_client)
+    assert reader.take_done("run", 3) == ["d0", "d1", "d2"]
+    assert reader.take_done("run", 3) == ["d3", "d4"]
+    assert reader.take_done("run", 3) == []
+
+
+def test_claimed_names_what_a_process_generates(redis_url: str, redis_client: Redis) -> None:
+    with_stores(redis_url, lambda one: one.claim(["d1"], "run"))
+    reader = OutcomeReader(redis_client)
+    assert reader.claimed(["d1", "d2"]) == {"d1"}
+    assert reader.claimed([]) == set()
+    assert reader.fetch([]) == {}
+
+
+STORE_CALLS: dict[str, Callable[[OutcomeStore], Awaitable[object]]] = {
+    "claim": lambda one: one.claim(["d1"], "run"),
+    "renew": lambda one: one.renew(["d1"]),
+    "release": lambda one: one.release(["d1"]),
+    "write": lambda one: one.write([Notice("d1", "run", ok("d1"))]),
+}
+READER_CALLS: dict[str, Callable[[OutcomeReader], object]] = {
+    "fetch": lambda one: one.fetch(["d1"]),
+    "take_done": lambda one: one.take_done("run", 1),
+    "claimed": lambda one: one.claimed(["d1"]),
+}
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path) -> str:
+    return f"unix://{tmp_path}/no.sock"
+
+
+@pytest.mark.parametrize("call", STORE_CALLS)
+def test_a_store_without_redis_says_what_to_do(nowhere: str, call: str) -> None:
+    with pytest.raises(StoreUnavailable, match="start it, or correct REDIS_URL") as caught:
+        with_stores(nowhere, STORE_CALLS[call])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("call", READER_CALLS)
+def test_a_reader_without_redis_says_what_to_do(nowhere: str, call: str) -> None:
+    with connect(nowhere) as redis, pytest.raises(StoreUnavailable, match="REDIS_URL"):
+        READER_CALLS[call](OutcomeReader(redis))
+
+
+def test_a_redis_that_went_away_is_used_again_when_it_is_back(
+    start_redis: Callable[..., RedisServer],
+) -> None:
+    server = start_redis(appendonly=True)
+
+    async def scenario(one: OutcomeStore) -> None:
+        await one.write([Notice("d1", "run", ok("d1"))])
+        server.stop()
+        with pytest.raises(StoreUnavailable):
+            await one.claim(["d1"], "run")
+        server.start()
+        assert (await one.claim(["d1"], "run")).known == {"d1": ok("d1")}
+
+    with_stores(server.url, scenario)
+
+
+def test_a_full_redis_stores_all_of_a_write_or_nothing(
+    start_redis: Callable[..., RedisServer],
+) -> None:
+    server = start_redis()
+    with server.client() as client:
+        client.config_set("maxmemory", "1")
+        with pytest.raises(StoreUnavailable, match="memory"):
+            with_stores(server.url, STORE_CALLS["write"])
+        with pytest.raises(StoreUnavailable, match="memory"):
+            with_stores(server.url, STORE_CALLS["claim"])
+        client.config_set("maxmemory", "0")
+        assert list(client.scan_iter("*")) == []
+        with_stores(server.url, STORE_CALLS["write"])
+        assert client.exists(keys.outcome("d1"), keys.done("run")) == 2
+
+
+def test_require_asks_whether_redis_answers(redis_client: Redis, nowhere: str) -> None:
+    require(redis_client)
+    with connect(nowhere) as redis, pytest.raises(StoreUnavailable):
+        require(redis)
+
+
+@pytest.mark.parametrize("connecting", [connect, connect_async])
+@pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", "redis://host:port"])
+def test_what_is_no_address_is_a_configuration_error(
+    connecting: Callable[[str], object], url: str
+) -> None:
+    with pytest.raises(ConfigError, match="REDIS_URL: ") as caught:
+        connecting(url)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_client_whose_connection_was_cut_connects_again(redis_url: str) -> None:
+    """A server's `timeout`, or a proxy, closes connections that nobody used for a while."""
+    with connect(redis_url) as redis, connect(redis_url) as other:
+        require(redis)
+        other.client_kill_filter(_type="normal", skipme=True)
+        require(redis)
