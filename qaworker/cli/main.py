@@ -16,6 +16,7 @@ COMMANDS = {
     "collect": "Wait for a submitted run and export its pairs.",
     "config": "Show the settings in force.",
     "generate": "Turn a dataset into question/answer pairs.",
+    "quickstart": "Show everything at work on the sample corpora.",
     "simulate": "Serve a simulated OpenAI API for demonstrations and tests.",
     "submit": "Enqueue a dataset and return.",
     "worker": "Run one worker process.",

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Runs the tests: bin/test.sh [--fast] [options and paths for pytest].
+# --fast leaves out the slow ones. As root on Debian it installs the programs they want; elsewhere
+# tests whose program is missing are skipped with the reason, and fail where CI=true.
+# Exit codes: pytest's, 69 there is no suitable Python, 100 apt-get failed.
+set -euo pipefail
+
+main() {
+  cd "$(dirname "${BASH_SOURCE[0]}")/.."
+  bin/debian.sh
+  bin/venv.sh --dev
+  if [[ ${1-} == --fast ]]; then
+    shift
+    set -- -m "not slow" "$@"
+  fi
+  exec .venv/bin/python -m pytest "$@"
+}
+
+main "$@"
