@@ -90,7 +90,8 @@ def submit_parallel_qa_generation(
         for start in range(0, len(chunks), batch_size)
     ]
     queue = QUEUE_OF[priority]
-    return [SubmittedTask(publish(b, queue), b, queue, time.time()) for b in batches]
+    now = time.time()
+    return [SubmittedTask(publish(b, queue, now), b, queue, now) for b in batches]
 
 
 def collect_results(tasks: Iterable[Handle], timeout: float = 600) -> Collected:
@@ -214,8 +215,9 @@ class _Collection:
         sender = QueueSender(self._broker, self._reader, handle.queue, ready_tasks=None)
         if sender.lost([(digest, handle.sent_at) for digest in task.missing]):
             log.info("task_sent_again", task=task.id)
-            sender.send(handle.batch)
-            task.handle = replace(handle, sent_at=time.time())
+            now = time.time()
+            sender.send(handle.batch, now)
+            task.handle = replace(handle, sent_at=now)
 
     def result(self) -> Collected:
         """The pairs there are."""

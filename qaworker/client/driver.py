@@ -101,14 +101,14 @@ class Driver:
 
     def _dispatch(self, rows: Sequence[tuple[Chunk, str]]) -> int:
         """Send chunks in tasks; they are marked as sent first, as what is marked can be missed."""
-        self._ledger.mark_sent([digest for _, digest in rows], self._clock())
+        now = self._clock()
+        self._ledger.mark_sent([digest for _, digest in rows], now)
         tasks = 0
         for start in range(0, len(rows), self._chunks_per_task):
             part = rows[start : start + self._chunks_per_task]
             chunks, digests = zip(*part, strict=True)
-            self._sender.send(
-                Batch(chunks, digests, self._config, self._model, self._ledger.run_id)
-            )
+            batch = Batch(chunks, digests, self._config, self._model, self._ledger.run_id)
+            self._sender.send(batch, now)
             tasks += 1
         return tasks
 

@@ -35,7 +35,7 @@ class LocalSender:
             raise error
         return self._batches - len(self._under_way)
 
-    def send(self, batch: Batch) -> None:
+    def send(self, batch: Batch, _sent_at: float) -> None:
         """Begin one batch."""
         self._under_way[self._engine.submit(batch)] = batch.digests
 

@@ -34,8 +34,8 @@ class Sender(Protocol):
     def room(self) -> int:
         """How many batches may be sent now."""
 
-    def send(self, batch: Batch) -> None:
-        """Send one batch."""
+    def send(self, batch: Batch, sent_at: float) -> None:
+        """Send one batch; ``sent_at`` is the time its chunks were marked with."""
 
     def lost(self, sent: Sequence[tuple[str, float]]) -> list[str]:
         """Those of ``sent`` (digest and time) that nobody has: no queue, and no process.
@@ -45,8 +45,14 @@ class Sender(Protocol):
         """
 
 
-def publish(batch: Batch, queue: str) -> str:
+def publish(batch: Batch, queue: str, sent_at: float) -> str:
     """Put a batch into a queue; returns the task's id.
+
+    Args:
+        batch: what the task carries.
+        queue: the name of the queue.
+        sent_at: when its sender noted that it is sent, in seconds since the epoch: a later time
+            would make the oldest message look younger than its own chunks.
 
     Raises:
         StoreUnavailable: the queue's Redis does not answer.
@@ -58,7 +64,7 @@ def publish(batch: Batch, queue: str) -> str:
             BATCH_TASK,
             args=(chunks, config, batch.model),
             queue=queue,
-            headers={RUN_HEADER: batch.run_id},
+            headers={RUN_HEADER: batch.run_id, SENT_HEADER: sent_at},
             # Celery's own would put the text of the chunks into `inspect` and events.
             argsrepr=f"({len(chunks)} chunks)",
         )
@@ -88,9 +94,9 @@ class QueueSender:
         with store_errors():
             return max(0, self._ready_tasks - int(self._broker.llen(keys.queue(self._queue))))
 
-    def send(self, batch: Batch) -> None:
+    def send(self, batch: Batch, sent_at: float) -> None:
         """Publish one task."""
-        publish(batch, self._queue)
+        publish(batch, self._queue, sent_at)
 
     def lost(self, sent: Sequence[tuple[str, float]]) -> list[str]:
         """Digests sent before the oldest message that waits, and claimed by nobody.

@@ -1,0 +1,353 @@
+"""The driver, with a ledger on disk, a clock of the test's own, and workers in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from qaworker.client.driver import CHUNKS_PER_TASK, LOST_AFTER_S, RECONCILE_EVERY_S, Driver
+from qaworker.engine.batches import Batch
+from qaworker.errors import StoreUnavailable
+from qaworker.models import Chunk, GenerationConfig, Language, Outcome, OutcomeKind
+from qaworker.store.ledger import Ledger
+from qaworker.store.outcomes import OutcomeReader
+from qaworker.store.tally import Counts
+
+START_S = 1_000_000.0
+TEXTS: dict[Language, str] = {
+    "en": "The tide mill stood idle for forty years.",
+    "ja": "潮の水車は四十年のあいだ止まっていた。",
+}
+
+
+class Workers(OutcomeReader):
+    """A queue, workers and their Redis: what was sent waits until the test lets it be done."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, Outcome] = {}
+        self.done: list[str] = []
+        self.sent: list[Batch] = []
+        self.sent_at: list[float] = []
+        self.gone: set[str] = set()
+        """Digests whose message nobody has."""
+        self.asked_lost: list[list[str]] = []
+        self.space = 1000
+        self.is_away = False
+        self.on_send: Callable[[Batch], None] = lambda _: None
+
+    def finish(
+        self, *digests: str, kind: OutcomeKind = "ok", run_id: str = "", is_told: bool = True
+    ) -> None:
+        for digest in digests:
+            self.outcomes[digest] = Outcome(digest=digest, kind=kind, run_id=run_id)
+            if is_told:
+                self.done.append(digest)
+
+    @property
+    def sent_digests(self) -> list[str]:
+        return [digest for batch in self.sent for digest in batch.digests]
+
+    def _check(self) -> None:
+        if self.is_away:
+            raise StoreUnavailable
+
+    def fetch(self, digests: Sequence[str]) -> dict[str, Outcome]:
+        self._check()
+        return {d: self.outcomes[d] for d in digests if d in self.outcomes}
+
+    def take_done(self, run_id: str, limit: int) -> list[str]:  # noqa: ARG002, there is one run
+        self._check()
+        taken, self.done = self.done[:limit], self.done[limit:]
+        return taken
+
+    def room(self) -> int:
+        self._check()
+        return self.space
+
+    def send(self, batch: Batch, sent_at: float) -> None:
+        self._check()
+        self.on_send(batch)
+        self.sent.append(batch)
+        self.sent_at.append(sent_at)
+
+    def lost(self, sent: Sequence[tuple[str, float]]) -> list[str]:
+        self._check()
+        self.asked_lost.append([digest for digest, _ in sent])
+        return [digest for digest, _ in sent if digest in self.gone]
+
+
+class Clock:
+    """Seconds since the epoch, moved by the test."""
+
+    def __init__(self) -> None:
+        self.now_s = START_S
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def workers() -> Workers:
+    return Workers()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger.create_or_open(tmp_path / "run") as opened:
+        yield opened
+
+
+def fill(ledger: Ledger, chunks: int = 5, language: Language = "en") -> None:
+    """Chunks whose digests are d0, d1, …."""
+    ledger.fill(
+        (
+            Chunk(
+                chunk_id=f"c{n}", text=f"{TEXTS[language]} {n}", language=language, pairs_wanted=1
+            ),
+            f"d{n}",
+        )
+        for n in range(chunks)
+    )
+    ledger.mark_filled(documents=1, skipped_rows=0)
+
+
+@pytest.fixture
+def driver(ledger: Ledger, workers: Workers, clock: Clock) -> Driver:
+    return make_driver(ledger, workers, clock)
+
+
+def make_driver(ledger: Ledger, workers: Workers, clock: Clock, batch_chunks: int = 1) -> Driver:
+    config = GenerationConfig(batch_chunks=batch_chunks)
+    return Driver(ledger, workers, workers, config=config, model="gpt-5-mini", clock=clock)
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_a_run_ends_when_every_chunk_has_an_outcome(
+    driver: Driver, ledger: Ledger, workers: Workers, clock: Clock, language: Language
+) -> None:
+    fill(ledger, 40, language)
+    workers.on_send = lambda batch: workers.finish(*batch.digests, run_id=ledger.run_id)
+    shown: list[Counts] = []
+    assert driver.run(shown.append, idle=clock.sleep)
+    assert shown[-1].ok == shown[-1].chunks == 40
+    assert [len(batch.digests) for batch in workers.sent] == [16, 16, 8]
+    assert workers.sent[0].chunks[0].text == f"{TEXTS[language]} 0"
+    assert {batch.run_id for batch in workers.sent} == {ledger.run_id}
+
+
+def test_an_empty_run_is_complete_at_once(driver: Driver, ledger: Ledger, workers: Workers) -> None:
+    fill(ledger, 0)
+    assert driver.run(lambda _: None)
+    assert workers.sent == []
+
+
+@pytest.mark.parametrize(("batch_chunks", "size"), [(1, 16), (3, 15), (5, 15), (4, 16)])
+def test_a_task_holds_whole_prompts(
+    ledger: Ledger, workers: Workers, clock: Clock, batch_chunks: int, size: int
+) -> None:
+    fill(ledger, 40)
+    make_driver(ledger, workers, clock, batch_chunks).step()
+    assert [len(batch.digests) for batch in workers.sent][:2] == [size, size]
+
+
+def test_no_more_tasks_are_sent_than_there_is_room_for(
+    driver: Driver, ledger: Ledger, workers: Workers
+) -> None:
+    fill(ledger, 10 * CHUNKS_PER_TASK)
+    workers.space = 3
+    driver.step()
+    assert len(workers.sent) == 3
+    workers.space = 0
+    driver.step()
+    assert len(workers.sent) == 3
+    workers.space = 1
+    driver.step()
+    assert workers.sent_digests == [f"d{n}" for n in range(4 * CHUNKS_PER_TASK)]
+
+
+@pytest.mark.parametrize("kind", ["ok", "rejected"])
+def test_what_another_run_paid_for_is_recorded_without_sending(
+    driver: Driver, ledger: Ledger, workers: Workers, kind: OutcomeKind
+) -> None:
+    fill(ledger, 3)
+    workers.finish("d0", "d2", kind=kind, run_id="earlier", is_told=False)
+    driver.step()
+    assert workers.sent_digests == ["d1"]
+    assert (ledger.counts().settled, ledger.counts().reused) == (2, 2)
+
+
+def test_known_outcomes_take_no_room(driver: Driver, ledger: Ledger, workers: Workers) -> None:
+    fill(ledger, 10 * CHUNKS_PER_TASK)
+    workers.finish(*(f"d{n}" for n in range(9 * CHUNKS_PER_TASK)), is_told=False)
+    workers.space = 1
+    driver.step()
+    assert [batch.digests[0] for batch in workers.sent] == [f"d{9 * CHUNKS_PER_TASK}"]
+
+
+def test_a_dead_chunk_of_another_run_is_sent(
+    driver: Driver, ledger: Ledger, workers: Workers
+) -> None:
+    fill(ledger, 1)
+    workers.finish("d0", kind="dead", run_id="earlier", is_told=False)
+    driver.step()
+    assert workers.sent_digests == ["d0"]
+    assert ledger.counts().settled == 0
+
+
+def test_a_dead_chunk_of_this_run_is_its_outcome(
+    driver: Driver, ledger: Ledger, workers: Workers
+) -> None:
+    fill(ledger, 1)
+    workers.finish("d0", kind="dead", run_id=ledger.run_id, is_told=False)
+    driver.step()
+    assert workers.sent == []
+    assert ledger.counts().dead == 1
+
+
+def test_chunks_are_marked_before_they_are_sent(
+    driver: Driver, ledger: Ledger, workers: Workers
+) -> None:
+    fill(ledger, 2)
+    marked: list[list[tuple[str, float]]] = []
+    workers.on_send = lambda _: marked.append(list(ledger.sent()))
+    driver.step()
+    assert marked == [[("d0", START_S), ("d1", START_S)]]
+    assert workers.sent_at == [START_S]
+
+
+def test_an_outcome_without_a_notice_is_found(
+    driver: Driver, ledger: Ledger, workers: Workers, clock: Clock
+) -> None:
+    fill(ledger, 2)
+    driver.step()
+    workers.finish("d0", "d1", is_told=False)
+    driver.step()
+    assert ledger.counts().settled == 0
+    clock.sleep(RECONCILE_EVERY_S)
+    driver.step()
+    assert ledger.counts().settled == 2
+    assert len(workers.sent) == 1
+
+
+def test_a_lost_message_is_sent_again_when_it_is_late(
+    driver: Driver, ledger: Ledger, workers: Workers, clock: Clock
+) -> None:
+    fill(ledger, 3)
+    driver.step()
+    workers.gone = {"d1"}
+    clock.sleep(LOST_AFTER_S)
+    driver.step()
+    assert workers.asked_lost == []
+    clock.sleep(RECONCILE_EVERY_S)
+    driver.step()
+    assert workers.asked_lost == [["d0", "d1", "d2"]]
+    assert [batch.digests for batch in workers.sent[1:]] == [("d1",)]
+    assert dict(ledger.sent())["d1"] == clock.now_s
+
+
+def test_what_was_sent_again_gets_its_time_again(
+    driver: Driver, ledger: Ledger, workers: Workers, clock: Clock
+) -> None:
+    fill(ledger, 1)
+    driver.step()
+    workers.gone = {"d0"}
+    for _ in range(14):
+        clock.sleep(RECONCILE_EVERY_S)
+        driver.step()
+    assert workers.sent_digests == ["d0"] * 3
+
+
+def test_nothing_that_somebody_has_is_sent_again(
+    driver: Driver, ledger: Ledger, workers: Workers, clock: Clock
+) -> None:
+    fill(ledger, 3)
+    for _ in range(100):
+        driver.step()
+        clock.sleep(RECONCILE_EVERY_S)
+    assert workers.sent_digests == ["d0", "d1", "d2"]
+
+
+def test_a_run_goes_on_where_a_killed_command_left_it(
+    ledger: Ledger, workers: Workers, clock: Clock
+) -> None:
+    fill(ledger, 3 * CHUNKS_PER_TASK)
+    workers.space = 2
+    make_driver(ledger, workers, clock).step()
+    workers.finish(*workers.sent_digests, is_told=False)
+    make_driver(ledger, workers, clock).step()
+    assert sorted(workers.sent_digests) == sorted({f"d{n}" for n in range(3 * CHUNKS_PER_TASK)})
+    assert ledger.counts().settled == 2 * CHUNKS_PER_TASK
+
+
+def test_a_run_outlives_a_redis_that_is_away(
+    driver: Driver, ledger: Ledger, workers: Workers, clock: Clock
+) -> None:
+    fill(ledger, 5)
+    workers.is_away = True
+    workers.on_send = lambda batch: workers.finish(*batch.digests)
+
+    def idle(seconds: float) -> None:
+        clock.sleep(seconds)
+        workers.is_away = clock.now_s < START_S + 100
+
+    assert driver.run(lambda _: None, idle=idle)
+    assert clock.now_s >= START_S + 100
+    assert workers.sent_digests == [f"d{n}" for n in range(5)]
+
+
+def test_chunks_that_were_marked_but_not_sent_are_sent_later(
+    driver: Driver, ledger: Ledger, workers: Workers, clock: Clock
+) -> None:
+    fill(ledger, 2)
+
+    def fail(_: Batch) -> None:
+        workers.on_send = lambda batch: workers.finish(*batch.digests)
+        workers.gone = {"d0", "d1"}
+        raise StoreUnavailable
+
+    workers.on_send = fail
+    assert driver.run(lambda _: None, idle=clock.sleep)
+    assert workers.sent_digests == ["d0", "d1"]
+    assert clock.now_s > START_S + LOST_AFTER_S
+
+
+def test_a_run_gives_up_when_its_time_is_over_and_goes_on_later(
+    driver: Driver, ledger: Ledger, workers: Workers, clock: Clock
+) -> None:
+    fill(ledger, 2)
+    assert not driver.run(lambda _: None, timeout_s=30, idle=clock.sleep)
+    assert START_S + 30 <= clock.now_s < START_S + 31
+    workers.finish("d0", "d1")
+    assert driver.run(lambda _: None, timeout_s=30, idle=clock.sleep)
+    assert len(workers.sent) == 1
+
+
+def test_a_run_without_time_still_records_what_is_there(
+    driver: Driver, ledger: Ledger, workers: Workers, clock: Clock
+) -> None:
+    fill(ledger, 1)
+    workers.finish("d0")
+    assert driver.run(lambda _: None, timeout_s=0, idle=clock.sleep)
+
+
+def test_chunks_of_equal_text_are_sent_once(
+    driver: Driver, ledger: Ledger, workers: Workers
+) -> None:
+    same = Chunk(chunk_id="c", text=TEXTS["ja"], language="ja", pairs_wanted=1)
+    ledger.fill((same.model_copy(update={"chunk_id": f"c{n}"}), "d0") for n in range(3))
+    ledger.mark_filled(documents=3, skipped_rows=0)
+    driver.step()
+    workers.finish("d0", run_id=ledger.run_id)
+    driver.step()
+    assert workers.sent_digests == ["d0"]
+    assert ledger.counts().ok == 3
