@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from typing import Any, Final
 
 from celery import Celery, bootsteps
 from celery.app import defaults
+from celery.exceptions import Reject
 from celery.signals import before_task_publish, setup_logging
 from kombu import Queue
 from redis.exceptions import RedisError
@@ -146,6 +148,12 @@ def keep_logging(**_: Any) -> None:
     """Celery configures logging unless somebody answers this signal; ``logs`` has done it."""
 
 
+def is_news(record: logging.LogRecord) -> bool:
+    """False for the traceback Celery logs when a task is handed back, which a line of ours tells."""
+    return not (record.exc_info and isinstance(record.exc_info[1], Reject))
+
+
+logging.getLogger("celery.app.trace").addFilter(is_news)
 app = Celery("qaworker", set_as_current=False)
 app.add_defaults(lambda: configuration(settings.load()))
 app.steps["consumer"].add(Leases)
