@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Literal
 
 import structlog
@@ -21,15 +21,24 @@ def redact(text: str) -> str:
     return _SECRETS.sub("***", text)
 
 
+def _redacted(value: Any) -> Any:
+    if isinstance(value, str):
+        return redact(value)
+    if value is None or isinstance(value, int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {name: _redacted(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_redacted(inner) for inner in value]
+    return redact(repr(value))
+
+
 def _redact_event(
     _logger: object, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
     # What Celery adds to its records: the task's arguments among it.
     event.pop("data", None)
-    for name, value in event.items():
-        if isinstance(value, str):
-            event[name] = redact(value)
-    return event
+    return {name: _redacted(value) for name, value in event.items()}
 
 
 def configure(level: str = "info", log_format: LogFormat = "auto") -> None:
