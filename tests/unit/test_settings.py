@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from qaworker import settings
+from qaworker.errors import ConfigError
+from qaworker.settings import OPENAI_URL, Settings
+
+VALUES: dict[str, tuple[str, str, object]] = {
+    "REDIS_URL": ("redis_url", "unix:///run/redis.sock", "unix:///run/redis.sock"),
+    "CELERY_BROKER_URL": ("broker_url", "redis://queue:6379/1", "redis://queue:6379/1"),
+    "OPENAI_BASE_URL": ("openai_base_url", "http://vllm:8000/v1", "http://vllm:8000/v1"),
+    "QAWORKER_MODEL": ("model", "gpt-4o-mini", "gpt-4o-mini"),
+    "QAWORKER_POOL": ("pool", "prefork", "prefork"),
+    "QAWORKER_THREADS": ("threads", "32", 32),
+    "QAWORKER_PREFORK_CHILDREN": ("prefork_children", "8", 8),
+    "QAWORKER_CALLS_IN_FLIGHT": ("calls_in_flight", "64", 64),
+    "QAWORKER_CALL_TIMEOUT_S": ("call_timeout_s", "2.5", 2.5),
+    "QAWORKER_TASK_SOFT_LIMIT_S": ("task_soft_limit_s", "10", 10.0),
+    "QAWORKER_TASK_HARD_LIMIT_S": ("task_hard_limit_s", "600", 600.0),
+    "QAWORKER_READY_TASKS": ("ready_tasks", "8", 8),
+    "QAWORKER_OUTCOME_DAYS": ("outcome_days", "7", 7),
+    "QAWORKER_MAX_CHUNKS": ("max_chunks", "10", 10),
+    "QAWORKER_MAX_MEMORY_MB": ("max_memory_mb", "256", 256),
+    "QAWORKER_DATA_DIR": ("data_dir", "/srv/資料", Path("/srv/資料")),
+    "QAWORKER_RUNS_DIR": ("runs_dir", "/srv/runs", Path("/srv/runs")),
+    "QAWORKER_LOG_LEVEL": ("log_level", "debug", "debug"),
+    "QAWORKER_LOG_FORMAT": ("log_format", "json", "json"),
+}
+
+WRONG = [
+    ("QAWORKER_MODEL", ""),
+    ("QAWORKER_POOL", "gevent"),
+    ("QAWORKER_THREADS", "0"),
+    ("QAWORKER_THREADS", "1025"),
+    ("QAWORKER_THREADS", "many"),
+    ("QAWORKER_THREADS", ""),
+    ("QAWORKER_PREFORK_CHILDREN", "0"),
+    ("QAWORKER_CALLS_IN_FLIGHT", "-1"),
+    ("QAWORKER_CALL_TIMEOUT_S", "0"),
+    ("QAWORKER_TASK_SOFT_LIMIT_S", "soon"),
+    ("QAWORKER_TASK_SOFT_LIMIT_S", "300"),
+    ("QAWORKER_TASK_HARD_LIMIT_S", "0"),
+    ("QAWORKER_READY_TASKS", "0"),
+    ("QAWORKER_OUTCOME_DAYS", "0"),
+    ("QAWORKER_MAX_CHUNKS", "0"),
+    ("QAWORKER_MAX_MEMORY_MB", "1"),
+    ("QAWORKER_LOG_LEVEL", "verbose"),
+    ("QAWORKER_LOG_FORMAT", "xml"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for field in Settings.model_fields.values():
+        monkeypatch.delenv(str(field.validation_alias), raising=False)
+
+
+def test_every_variable_is_shown_here() -> None:
+    aliases = {str(field.validation_alias) for field in Settings.model_fields.values()}
+    assert aliases == {*VALUES, "OPENAI_API_KEY"}
+
+
+@pytest.mark.parametrize("variable", VALUES)
+def test_a_variable_sets_its_field(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, text, value = VALUES[variable]
+    assert getattr(settings.load(), name) != value
+    monkeypatch.setenv(variable, text)
+    assert getattr(settings.load(), name) == value
+    assert settings.load().shown()[variable] == text
+
+
+@pytest.mark.parametrize(("variable", "text"), WRONG)
+def test_a_wrong_value_is_one_line_that_names_the_variable(
+    variable: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(ConfigError, match=variable) as caught:
+        settings.load()
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_variable_is_of_no_concern(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QAWORKER_SOMETHING_ELSE", "1")
+    settings.load()
+
+
+@pytest.mark.parametrize(
+    ("key", "base_url", "is_enough"),
+    [
+        ("", OPENAI_URL, False),
+        ("sk-canary-0123456789", OPENAI_URL, True),
+        ("", "http://127.0.0.1:8000/v1", True),
+    ],
+)
+def test_a_key_is_required_by_openai_alone(key: str, base_url: str, is_enough: bool) -> None:
+    values = Settings(openai_api_key=key, openai_base_url=base_url)
+    if is_enough:
+        values.require_api_key()
+    else:
+        with pytest.raises(ConfigError, match="OPENAI_API_KEY is not set: export it"):
+            values.require_api_key()
+
+
+def test_secrets_are_shown_as_stars(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "canary-of-no-known-shape")
+    monkeypatch.setenv("REDIS_URL", "redis://user:canary@host:6379/0")
+    monkeypatch.setenv("CELERY_BROKER_URL", "rediss://:canary@host:6379/0")
+    values = settings.load()
+    assert "canary-of-no-known-shape" not in repr(values)
+    shown = values.shown()
+    assert shown["OPENAI_API_KEY"] == "***"
+    assert shown["REDIS_URL"] == "redis://***@host:6379/0"
+    assert shown["CELERY_BROKER_URL"] == "rediss://***@host:6379/0"
+
+
+def test_a_missing_key_is_shown_as_missing() -> None:
+    assert settings.load().shown()["OPENAI_API_KEY"] == ""
+
+
+def test_the_table_has_a_line_for_every_variable() -> None:
+    lines = Settings.table().splitlines()
+    assert lines[:2] == ["| variable | default | meaning |", "|---|---|---|"]
+    assert len(lines) == 2 + len(Settings.model_fields)
+    assert "| `QAWORKER_THREADS` | `64` |" in Settings.table()
+    assert all(line.count("|") == 4 and not line.endswith("|  |") for line in lines)
+
+
+def test_settings_never_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        settings.load().threads = 1  # type: ignore[misc]  # what is shown
