@@ -15,7 +15,6 @@ from tests.support.redis_server import RedisServer
 from tests.support.simulators import SimulatorProcess
 from tests.support.workers import WorkerProcess
 
-
 IS_CI = os.environ.get("CI") == "true"
 
 
