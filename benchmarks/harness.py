@@ -12,15 +12,13 @@ import json
 import os
 import platform
 import subprocess
-import sys
 import tempfile
 import textwrap
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from benchmarks.chunking import english
 from qaworker.corpus.tokens import counter
@@ -124,10 +122,6 @@ class Stack:
             log="client.log",
         )  # fmt: skip
 
-    def worker_cpu_s(self) -> float:
-        """Processor seconds of all workers."""
-        return sum(cpu_s(worker.pid) for worker in self.workers)
-
 
 @contextmanager
 def stack(*simulator_options: str) -> Iterator[Stack]:
@@ -139,52 +133,6 @@ def stack(*simulator_options: str) -> Iterator[Stack]:
             SimulatorProcess(*simulator_options, directory=directory)
         )
         yield Stack(directory, redis, simulator, _children=children.enter_context(ExitStack()))
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """Counters of a stack at one time; ``later - earlier`` is what happened in between."""
-
-    clock_s: float
-    calls: int
-    in_flight_s: float
-    cpu_s: dict[str, float]
-
-    @classmethod
-    def of(cls, running: Stack, client: Process) -> Self:
-        """Now."""
-        served = running.simulator.stats()
-        return cls(
-            clock_s=served["window_s"],
-            calls=served["calls"],
-            in_flight_s=served["in_flight_seconds"],
-            cpu_s={
-                "workers": running.worker_cpu_s(),
-                "client": cpu_s(client.pid),
-                "simulator": cpu_s(running.simulator.pid),
-                "Redis": cpu_s(running.redis.pid),
-            },
-        )
-
-    def __sub__(self, earlier: Self) -> Moment:
-        return Moment(
-            self.clock_s - earlier.clock_s,
-            self.calls - earlier.calls,
-            self.in_flight_s - earlier.in_flight_s,
-            {name: seconds - earlier.cpu_s[name] for name, seconds in self.cpu_s.items()},
-        )
-
-
-def wait_for_calls(running: Stack, client: Process, calls: int) -> None:
-    """Return when the simulator has answered so many calls.
-
-    Raises:
-        SystemExit: the client ended before.
-    """
-    while running.simulator.stats()["calls"] < calls:
-        if client.exit_code is not None:
-            sys.exit(f"the client ended with {client.exit_code}:\n{client.output}")
-        time.sleep(0.25)
 
 
 def write_passages(path: Path, count: int, *, tokens: int) -> None:

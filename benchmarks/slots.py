@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Self
 
 from benchmarks import harness
-from benchmarks.harness import Moment, Stack
+from benchmarks.harness import Stack, cpu_s
 from qaworker.app import broker_url
 from qaworker.llm.request import request_body
 from qaworker.models import Chunk, GenerationConfig
+from tests.support.processes import Process
 
 CHUNKS = 30_000
 WORKERS = 2
@@ -24,15 +26,61 @@ CHILDREN = 8
 GROWN_FROM_S = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Counters of a stack at one time; ``later - earlier`` is what happened in between."""
+
+    clock_s: float
+    calls: int
+    in_flight_s: float
+    cpu_s: dict[str, float]
+
+    @classmethod
+    def of(cls, running: Stack, client: Process) -> Self:
+        """Now."""
+        served = running.simulator.stats()
+        return cls(
+            clock_s=served["window_s"],
+            calls=served["calls"],
+            in_flight_s=served["in_flight_seconds"],
+            cpu_s={
+                "workers": sum(cpu_s(worker.pid) for worker in running.workers),
+                "client": cpu_s(client.pid),
+                "simulator": cpu_s(running.simulator.pid),
+                "Redis": cpu_s(running.redis.pid),
+            },
+        )
+
+    def __sub__(self, earlier: Self) -> Moment:
+        return Moment(
+            self.clock_s - earlier.clock_s,
+            self.calls - earlier.calls,
+            self.in_flight_s - earlier.in_flight_s,
+            {name: seconds - earlier.cpu_s[name] for name, seconds in self.cpu_s.items()},
+        )
+
+
+def wait_for_calls(running: Stack, client: Process, calls: int) -> None:
+    """Return when the simulator has answered so many calls.
+
+    Raises:
+        SystemExit: the client ended before.
+    """
+    while running.simulator.stats()["calls"] < calls:
+        if client.exit_code is not None:
+            sys.exit(f"the client ended with {client.exit_code}:\n{client.output}")
+        time.sleep(0.25)
+
+
 def measure(running: Stack, chunks: int) -> tuple[Moment, str]:
     """What happened in the middle 60 % of the calls, and a line on memory."""
     dataset = running.directory / "passages.jsonl"
     harness.write_passages(dataset, chunks, tokens=300)
     running.start_workers(WORKERS)
     client = running.generate(dataset)
-    harness.wait_for_calls(running, client, int(chunks * 0.2))
+    wait_for_calls(running, client, int(chunks * 0.2))
     begin = Moment.of(running, client)
-    harness.wait_for_calls(running, client, int(chunks * 0.8))
+    wait_for_calls(running, client, int(chunks * 0.8))
     end = Moment.of(running, client)
     workers = " + ".join(f"{harness.memory_mib(w.pid):.0f}" for w in running.workers)
     memory = f"resident MiB: workers {workers}, client {harness.memory_mib(client.pid):.0f}"
