@@ -102,12 +102,13 @@ def measure_grown_from(running: Stack, seconds: float) -> float:
         text = f"Passage {number}. The quick brown fox jumps over the lazy dog. " * 20
         chunk = Chunk(chunk_id=str(number), text=text, language="en", pairs_wanted=3)
         celery.send_task("generate", args=(request_body([chunk], config, "gpt-5-mini"),))
-    running.start(
+    worker = running.start(
         sys.executable, "-m", "celery", "-A", "benchmarks.grown_from",
         "worker", "--pool", "prefork", "--concurrency", str(CHILDREN),
         log="grown_from.log",
     )  # fmt: skip
     while (begin := running.simulator.stats())["calls"] < CHILDREN:
+        worker.check_alive()
         time.sleep(0.25)
     time.sleep(seconds)
     end = running.simulator.stats()
@@ -125,15 +126,17 @@ def main() -> None:
     with harness.stack(*latency) as running:
         middle, memory = measure(running, chunks)
     with harness.stack(*latency) as running:
-        before = measure_grown_from(running, GROWN_FROM_S * options.scale)
+        # Less than two answers of each child would say nothing.
+        seconds = max(2.5 * options.latency, GROWN_FROM_S * options.scale)
+        before = measure_grown_from(running, seconds)
     busy = middle.in_flight_s / middle.clock_s / SLOTS
     rate = middle.calls / middle.clock_s
     harness.print_machine()
     print(f"{chunks:,} chunks, answers after {options.latency:g} s (sigma {options.sigma:g})")
     print(f"slots busy            {busy:8.1%}  of {SLOTS}, over {middle.clock_s:.0f} s")
     print(f"calls per second      {rate:8.1f}")
-    for name, seconds in middle.cpu_s.items():
-        print(f"CPU ms a call {name:10}{seconds / middle.calls * 1000:6.2f}")
+    for name, cpu in middle.cpu_s.items():
+        print(f"CPU ms a call {name:10}{cpu / middle.calls * 1000:6.2f}")
     print(memory)
     print(f"the design it grew out of: {before:.2f} calls per second, 1/{rate / before:.0f}")
 
