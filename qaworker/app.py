@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import suppress
+from queue import Empty
 from typing import Any, Final
 
 from celery import Celery, bootsteps
@@ -15,6 +17,7 @@ from celery.app import defaults
 from celery.exceptions import Reject
 from celery.signals import before_task_publish, setup_logging
 from kombu import Queue
+from kombu.transport import redis as kombu_redis
 from redis.exceptions import RedisError
 
 from qaworker import keys, logs, settings
@@ -92,6 +95,24 @@ def configuration(values: Settings) -> dict[str, Any]:
     if unknown := sorted(set(celery) - set(defaults.SETTING_KEYS)):
         raise ConfigError(f"Celery does not know the setting {unknown[0]}")
     return celery
+
+
+class Channel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
+    """Kombu's channel, which also closes when Redis went away while it waited for a message.
+
+    Kombu reads the outstanding BRPOP first. Where that fails the channel stays half closed, and a
+    worker that holds messages ends with an AttributeError instead of connecting again.
+    """
+
+    def close(self) -> None:
+        """Give the outstanding BRPOP up, then close."""
+        if self._in_poll:
+            with suppress(Empty, *self.connection_errors):
+                self._brpop_read()
+        super().close()
+
+
+kombu_redis.Transport.Channel = Channel
 
 
 class Leases(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
