@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from qaworker.settings import Settings
+from tests.support.commands import Run
+
+SECRETS = {
+    "OPENAI_API_KEY": "sk-canary-0123456789",
+    "REDIS_URL": "redis://user:canary@127.0.0.1:6379/0",
+}
+
+
+def test_every_setting_is_a_line_and_secrets_are_stars(run: Run) -> None:
+    ran = run("config", QAWORKER_THREADS="7", **SECRETS)
+    assert (ran.code, ran.err) == (0, "")
+    shown = dict(line.split("=", 1) for line in ran.out.splitlines())
+    assert shown.keys() == {str(f.validation_alias) for f in Settings.model_fields.values()}
+    assert shown["QAWORKER_THREADS"] == "7"
+    assert shown["OPENAI_API_KEY"] == "***"
+    assert "canary" not in ran.out
+
+
+def test_they_are_json_for_scripts(run: Run) -> None:
+    ran = run("config", "--json", **SECRETS)
+    assert json.loads(ran.out)["REDIS_URL"] == "redis://***@127.0.0.1:6379/0"
+
+
+def test_the_table_needs_no_valid_settings(run: Run) -> None:
+    ran = run("config", "--markdown", QAWORKER_THREADS="many")
+    assert (ran.code, ran.out) == (0, Settings.table() + "\n")
+
+
+@pytest.mark.parametrize(
+    ("env", "code"),
+    [({}, 78), ({"OPENAI_API_KEY": "k"}, 0), ({"OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}, 0)],
+)
+def test_check_says_whether_a_worker_could_start(run: Run, env: dict[str, str], code: int) -> None:
+    ran = run("config", "--check", **env)
+    assert ran.code == code
+    if code:
+        assert "OPENAI_API_KEY is not set" in ran.complaint
+        assert ran.out == ""
+
+
+def test_a_wrong_value_is_one_line(run: Run) -> None:
+    ran = run("config", QAWORKER_POOL="gevent")
+    assert ran.code == 78
+    assert ran.complaint.startswith("qaworker: QAWORKER_POOL: ")
