@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -56,8 +57,8 @@ class Stack:
     @property
     def stop_command(self) -> str:
         """What stops a stack that was kept."""
-        supervisorctl = Path(sys.executable).with_name("supervisorctl")
-        return f"{supervisorctl} -s unix://{self._socket} shutdown"
+        supervisorctl = str(Path(sys.executable).with_name("supervisorctl"))
+        return shlex.join([supervisorctl, "-s", f"unix://{self._socket}", "shutdown"])
 
     @contextmanager
     def running(self, *, keep: bool) -> Iterator[None]:
