@@ -21,6 +21,7 @@ log = logs.get(__name__)
 CHUNKS_PER_TASK: Final = 16
 NOTICES_AT_ONCE: Final = 1000
 IDLE_S: Final = 0.1
+RETRY_S: Final = 1.0
 RECONCILE_EVERY_S: Final = 10.0
 # A message that is neither waiting nor claimed after this long is lost: a worker claims what it
 # takes within seconds, and a dead worker's messages are back after 45.
@@ -63,11 +64,13 @@ class Driver:
         """
         give_up_at = None if timeout_s is None else self._clock() + timeout_s
         while True:
+            pause_s = IDLE_S
             try:
                 moved = self.step()
             except StoreUnavailable as error:
                 log.warning("run_waits_for_redis", error=str(error))
                 moved = False
+                pause_s = RETRY_S
             counts = self._ledger.counts()
             on_progress(counts)
             if counts.settled == counts.chunks:
@@ -75,7 +78,7 @@ class Driver:
             if give_up_at is not None and self._clock() >= give_up_at:
                 return False
             if not moved:
-                idle(IDLE_S)
+                idle(pause_s)
 
     def step(self) -> bool:
         """One round; False when there was nothing to do.
