@@ -15,14 +15,17 @@ FEW_CALLS = {"QAWORKER_CALLS_IN_FLIGHT": "12", "QAWORKER_THREADS": "2"}
 OUTAGE_S = 5.0
 
 
+# A worker with free slots waits for a message when the connection breaks, a full one does not.
 @pytest.mark.slow
+@pytest.mark.parametrize("threads", ["2", "64"], ids=["full", "free slots"])
 def test_a_run_survives_a_restart_of_redis(
-    open_site: Callable[[str], Site], start_redis: Callable[..., RedisServer]
+    open_site: Callable[[str], Site], start_redis: Callable[..., RedisServer], threads: str
 ) -> None:
     server = start_redis(appendonly=True)
     site = open_site(server.url)
     site.simulate("--latency", "1")
-    workers = [site.worker(number, **FEW_CALLS) for number in (1, 2)]
+    few_calls = FEW_CALLS | {"QAWORKER_THREADS": threads}
+    workers = [site.worker(number, **few_calls) for number in (1, 2)]
     client = site.generate(
         site.dataset(CHUNKS), "run", "--use-celery", "-v", QAWORKER_READY_TASKS="2"
     )
@@ -38,7 +41,7 @@ def test_a_run_survives_a_restart_of_redis(
     assert stats["max_calls_per_chunk"] == 1
     check_complete(site, "run", CHUNKS)
     for worker in workers:
-        check_log(worker, "consumer: Cannot connect")
+        check_log(worker, "consumer: Cannot connect", "Couldn't ack")
 
 
 @pytest.mark.slow
