@@ -88,8 +88,11 @@ class Driver:
         """
         moved = self._take_done()
         if self._clock() >= self._reconcile_at:
+            began_at = self._clock()
             self._reconcile()
-            self._reconcile_at = self._clock() + RECONCILE_EVERY_S
+            took_s = self._clock() - began_at
+            # A run of a million chunks must not spend its time on looking for lost ones.
+            self._reconcile_at = began_at + max(RECONCILE_EVERY_S, 10 * took_s)
         return self.send() > 0 or moved
 
     def send(self) -> int:
@@ -111,7 +114,13 @@ class Driver:
             part = rows[start : start + self._chunks_per_task]
             chunks, digests = zip(*part, strict=True)
             batch = Batch(chunks, digests, self._config, self._model, self._ledger.run_id)
-            self._sender.send(batch, now)
+            try:
+                self._sender.send(batch, now)
+            except StoreUnavailable:
+                # This batch may have been sent; those behind it were not.
+                behind = rows[start + self._chunks_per_task :]
+                self._ledger.mark_waiting([digest for _, digest in behind])
+                raise
             tasks += 1
         return tasks
 

@@ -101,8 +101,8 @@ class QueueSender:
     def lost(self, sent: Sequence[tuple[str, float]]) -> list[str]:
         """Digests sent before the oldest message that waits, and claimed by nobody.
 
-        Queues are first in, first out, and a message that a dead worker held comes back at the
-        front: what was sent before the oldest waiting message is not waiting.
+        Queues are first in, first out, so what was sent before the oldest waiting message is not
+        waiting, with one exception: a message that was handed back stands last with its old time.
         """
         oldest = self._oldest()
         gone = [digest for digest, sent_at in sent if oldest is None or sent_at < oldest]

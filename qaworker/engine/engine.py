@@ -182,6 +182,8 @@ class Engine:
 
     async def _generate(self, work: _Work, chunks: dict[str, Chunk]) -> dict[str, Outcome]:
         """Ask for claimed chunks, so many in a prompt; those handed back are not in the result."""
+        # A digest whose outcome is written may be claimed anew before the last one here is.
+        promised = {digest: self._mine[digest] for digest in chunks}
         try:
             async with asyncio.TaskGroup() as group:
                 asked = [
@@ -190,7 +192,7 @@ class Engine:
                 ]
         finally:
             # Also after a defect: a claim that is renewed for nothing keeps everybody from its chunk.
-            await self._give_up([digest for digest in chunks if digest in self._mine])
+            await self._give_up([d for d, future in promised.items() if not future.done()])
         return {outcome.digest: outcome for task in asked for outcome in task.result()}
 
     async def _give_up(self, digests: Sequence[str]) -> None:
