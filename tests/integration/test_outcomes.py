@@ -96,6 +96,13 @@ def test_a_write_tells_the_run_gives_the_claim_up_and_expires(
         assert KEEP.total_seconds() - 60 < redis_client.ttl(key) <= KEEP.total_seconds(), key
 
 
+def test_a_write_is_one_transaction(redis_client: Any) -> None:
+    """A server that dies in the middle leaves no outcome that its run is never told of."""
+    redis_client.config_resetstat()
+    store(redis_client, ok("d1"), ok("d2"))
+    assert redis_client.info("commandstats")["cmdstat_exec"]["calls"] == 1
+
+
 def test_an_outcome_of_no_run_tells_nobody(redis_client: Any) -> None:
     store(redis_client, ok("d1", run_id=""))
     assert list(redis_client.scan_iter("*")) == [keys.outcome("d1").encode()]

@@ -96,14 +96,14 @@ def test_a_chunk_that_is_twice_in_a_batch_is_asked_once(redis: FakeRedis) -> Non
     assert len(generator.calls) == 1
 
 
-def test_two_batches_at_once_share_the_call_for_a_chunk(redis: FakeRedis) -> None:
+@pytest.mark.parametrize("apart_s", [0.0, 0.5], ids=["while claiming", "while calling"])
+def test_two_batches_at_once_share_the_call_for_a_chunk(redis: FakeRedis, apart_s: float) -> None:
     generator = FakeGenerator()
 
     async def scenario(engine: Engine) -> Pair:
-        return await asyncio.gather(
-            engine.process(batch(chunk(1), chunk(2), run_id="a")),
-            engine.process(batch(chunk(2), chunk(3), run_id="b")),
-        )
+        first = asyncio.create_task(engine.process(batch(chunk(1), chunk(2), run_id="a")))
+        await asyncio.sleep(apart_s)
+        return await asyncio.gather(first, engine.process(batch(chunk(2), chunk(3), run_id="b")))
 
     first, second = with_engine(scenario, generator, redis)
     assert sorted(call.ids[0] for call in generator.calls) == ["en-1", "en-2", "en-3"]
