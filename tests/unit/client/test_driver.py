@@ -321,6 +321,24 @@ def test_chunks_that_were_marked_but_not_sent_are_sent_later(
     assert clock.now_s > START_S + LOST_AFTER_S
 
 
+def test_what_stood_behind_a_batch_that_met_a_lost_redis_is_sent_at_once(
+    driver: Driver, ledger: Ledger, workers: Workers
+) -> None:
+    fill(ledger, 3 * CHUNKS_PER_TASK)
+
+    def leave_after_the_first(_: Batch) -> None:
+        workers.is_away = bool(workers.sent)
+        workers._check()
+
+    workers.on_send = leave_after_the_first
+    with pytest.raises(StoreUnavailable):
+        driver.step()
+    workers.is_away, workers.on_send = False, lambda _: None
+    driver.step()
+    # The second batch may have been published; it is late, not lost.
+    assert [batch.digests[0] for batch in workers.sent] == ["d0", f"d{2 * CHUNKS_PER_TASK}"]
+
+
 def test_a_run_gives_up_when_its_time_is_over_and_goes_on_later(
     driver: Driver, ledger: Ledger, workers: Workers, clock: Clock
 ) -> None:
