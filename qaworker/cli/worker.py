@@ -10,6 +10,8 @@ import click
 
 from qaworker import logs, settings
 
+# A Redis that starts together with its workers is there by then.
+START_PATIENCE_S = 10.0
 # What tells a process that somebody starts it again when it ends: systemd and supervisord set these.
 OWNER_MARKS = ("INVOCATION_ID", "SUPERVISOR_ENABLED")
 
@@ -43,7 +45,7 @@ def command(number: int, loglevel: str | None) -> int:
 
     for url in (values.redis_url, values.broker_url or values.redis_url):
         with connect(url) as redis:
-            require(redis)
+            require(redis, patience_s=START_PATIENCE_S)
     if values.pool == "threads":
         runtime.start(values)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -15,6 +16,7 @@ from redis.retry import Retry
 
 from qaworker.errors import ConfigError, StoreUnavailable
 
+_RETRY_S: Final = 0.5
 _SOCKET_TIMEOUT_S: Final = 30.0
 _CONNECT_TIMEOUT_S: Final = 5.0
 # Each pipelined write or claim borrows a connection for about a millisecond.
@@ -72,7 +74,16 @@ def connect_async(url: str) -> AsyncRedis:
     return AsyncRedis.from_pool(pool)
 
 
-def require(redis: Redis) -> None:
-    """Raise StoreUnavailable unless Redis answers."""
-    with store_errors():
-        redis.ping()
+def require(redis: Redis, *, patience_s: float = 0.0) -> None:
+    """Raise StoreUnavailable unless Redis answers, now or within ``patience_s``."""
+    give_up_at = time.monotonic() + patience_s
+    while True:
+        try:
+            with store_errors():
+                redis.ping()
+        except StoreUnavailable:
+            if time.monotonic() >= give_up_at:
+                raise
+            time.sleep(_RETRY_S)
+        else:
+            return
