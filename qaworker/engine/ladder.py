@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from qaworker import logs
-from qaworker.engine.gate import Gate
+from qaworker.engine.gate import Gate, Pass
 from qaworker.errors import (
     AnswerInvalid,
     AnswerTruncated,
@@ -42,6 +42,8 @@ log = logs.get(__name__)
 
 BACKOFF_S = (5.0, 10.0, 20.0)
 LARGER_CAP = 2.0
+# After any other error the provider did answer: the account works.
+NO_ANSWER = (HaltError, InternalFault, ProviderThrottled, ProviderUnavailable)
 
 
 class Generator(Protocol):
@@ -171,20 +173,22 @@ class Ladder:
 
     async def _call(self, prompt: Prompt, *, cap_factor: float, repair: str | None) -> Answer:
         async with prompt.waiting():
-            await self._take_slot()
+            passed = await self._take_slot()
         self.calls_in_flight += 1
         try:
             async with prompt.calling(self._call_timeout_s):
                 answer = await self._generate(prompt, cap_factor=cap_factor, repair=repair)
         except CallError as error:
             prompt.usage += error.usage or Usage()
+            if not isinstance(error, NO_ANSWER):
+                self._gate.answered(passed)
             if prompt.is_stopping and not isinstance(error, PermanentError):
                 raise HandedBack from error
             raise
         finally:
             self.calls_in_flight -= 1
             self._slots.release()
-        self._gate.succeeded()
+        self._gate.answered(passed)
         prompt.usage += answer.usage
         return answer
 
@@ -195,15 +199,18 @@ class Ladder:
             )
         except CallError:
             raise
+        except MemoryError as error:
+            log.exception("call_raised")
+            raise HandedBack from error
         except Exception as error:
             # A defect ends this chunk with a reason, instead of its neighbours' task again and again.
             log.exception("call_raised")
             raise InternalFault(f"{type(error).__name__}: see the worker's log") from error
 
-    async def _take_slot(self) -> None:
+    async def _take_slot(self) -> Pass:
         await self._slots.acquire()
         try:
-            await self._gate.pass_through()
+            return await self._gate.pass_through()
         except BaseException:
             self._slots.release()
             raise

@@ -39,7 +39,7 @@ def _address_errors() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ConfigError(f"REDIS_URL: {error}") from error
+        raise ConfigError(f"{error}: correct REDIS_URL or CELERY_BROKER_URL") from error
 
 
 def connect(url: str) -> Redis:

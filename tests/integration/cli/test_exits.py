@@ -51,7 +51,7 @@ def test_without_the_redis_of_the_queue(run: Run, redis_url: str, nowhere: str) 
 def test_with_an_address_that_is_none(run: Run, arguments: list[str]) -> None:
     ran = run(*arguments, REDIS_URL="localhost:6379", OPENAI_API_KEY=KEY)
     assert ran.code == 78
-    assert ran.complaint.startswith("qaworker: REDIS_URL: ")
+    assert ran.complaint.endswith("correct REDIS_URL or CELERY_BROKER_URL")
 
 
 UNREADABLE = {

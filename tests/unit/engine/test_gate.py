@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from qaworker.engine.gate import Gate
 from qaworker.errors import HaltError
 from tests.support.virtual_time import now_s, run
@@ -59,15 +61,26 @@ def test_a_shut_gate_lets_one_caller_through_in_each_interval() -> None:
     assert sorted(run(scenario())) == [15, 30, 45]
 
 
-def test_a_success_opens_a_shut_gate() -> None:
+def test_an_answer_to_the_probe_opens_the_gate_for_all_who_wait() -> None:
     async def scenario() -> tuple[list[float], object]:
         gate = Gate(probe_interval_s=15)
         gate.shut(HaltError("no quota"))
-        await passes(gate, 1)
-        gate.succeeded()
+        passed = await gate.pass_through()
+        asyncio.get_running_loop().call_later(2, gate.answered, passed)
         return await passes(gate, 3), gate.halted_by
 
-    assert run(scenario()) == ([15, 15, 15], None)
+    assert run(scenario()) == ([17, 17, 17], None)
+
+
+def test_an_answer_to_a_call_made_before_the_gate_was_shut_does_not_open_it() -> None:
+    async def scenario() -> list[float]:
+        gate = Gate(probe_interval_s=15)
+        passed = await gate.pass_through()
+        gate.shut(HaltError("no quota"))
+        gate.answered(passed)
+        return await passes(gate, 2)
+
+    assert sorted(run(scenario())) == [15, 30]
 
 
 def test_a_probe_that_fails_does_not_put_off_the_next_and_tells_the_latest_error() -> None:
@@ -82,11 +95,15 @@ def test_a_probe_that_fails_does_not_put_off_the_next_and_tells_the_latest_error
     assert run(scenario()) == ([30], "bad key")
 
 
-def test_a_success_does_not_end_a_pause() -> None:
+@pytest.mark.parametrize("is_shut", [False, True])
+def test_an_answer_does_not_end_a_pause(is_shut: bool) -> None:
     async def scenario() -> list[float]:
-        gate = Gate()
+        gate = Gate(probe_interval_s=5)
+        if is_shut:
+            gate.shut(HaltError("no quota"))
+        passed = await gate.pass_through()
         gate.pause(7)
-        gate.succeeded()
+        gate.answered(passed)
         return await passes(gate, 1)
 
-    assert run(scenario()) == [7]
+    assert run(scenario()) == [12 if is_shut else 7]

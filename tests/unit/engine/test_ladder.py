@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from itertools import pairwise
 
 import pytest
@@ -120,8 +121,26 @@ def test_a_broken_account_is_probed_by_one_call_at_a_time_until_it_works() -> No
         await asyncio.gather(*(ladder.ask(prompt_of()) for _ in range(3)))
 
     run(scenario())
-    assert [call.at_s for call in generator.calls] == [0, 0, 0, 16, 31, 46, 61, 61]
+    assert [call.at_s for call in generator.calls] == [0, 0, 0, 16, 31, 46, 47, 47]
     assert gate.halted_by is None
+
+
+@pytest.mark.parametrize("answer", [AnswerInvalid("no JSON"), RequestRefused("content filter")])
+def test_any_answer_of_the_provider_shows_that_the_account_works(answer: CallError) -> None:
+    gate = Gate(probe_interval_s=15)
+    generator = FakeGenerator(replies(HaltError("no quota"), answer))
+
+    async def scenario() -> None:
+        with contextlib.suppress(RequestRefused):
+            await ladder_on(generator, gate=gate).ask(prompt_of())
+
+    run(scenario())
+    assert gate.halted_by is None
+
+
+def test_a_call_that_runs_out_of_memory_is_handed_back() -> None:
+    with pytest.raises(HandedBack):
+        run(asked(FakeGenerator(replies(MemoryError())), prompt_of()))
 
 
 def test_a_truncated_answer_is_asked_for_once_with_a_larger_cap() -> None:
