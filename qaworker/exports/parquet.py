@@ -22,7 +22,7 @@ class ParquetWriter:
         import pyarrow as pa
         from pyarrow import parquet
 
-        # Its default pool holds 8 MB more than is asked of it.
+        # Its default pool holds 4 MB more than is asked of it.
         pa.set_memory_pool(pa.system_memory_pool())
         self._pa = pa
         self._schema = pa.schema(
