@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the tests: bin/test.sh [--fast] [options and paths for pytest].
-# --fast leaves out the slow ones. As root on Debian it installs the programs they want; elsewhere
+# --fast leaves out the slow ones and runs three at a time. As root on Debian it installs the programs they want; elsewhere
 # tests whose program is missing are skipped with the reason, and fail where CI=true.
 # Exit codes: pytest's, 69 there is no suitable Python, 100 apt-get failed.
 set -euo pipefail
@@ -11,7 +11,7 @@ main() {
   bin/venv.sh --dev
   if [[ ${1-} == --fast ]]; then
     shift
-    set -- -m "not slow" "$@"
+    set -- -m "not slow" --numprocesses=3 "$@"
   fi
   exec .venv/bin/python -m pytest "$@"
 }

@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from celery import Task, signals
 from celery.exceptions import Reject
+from celery.worker import request
 
 from qaworker import heart, logs, runtime, settings
 from qaworker.app import RUN_HEADER, app
@@ -19,10 +20,20 @@ from qaworker.store.task_notes import TaskNote, TaskNotes
 log = logs.get(__name__)
 
 
+class Request(request.Request):  # type: ignore[misc]  # celery has no types
+    """A task as ``inspect`` shows it: without its arguments, which are megabytes of text."""
+
+    def info(self, safe: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002, ARG002, Celery's
+        """What ``inspect active`` and ``reserved`` tell."""
+        described: dict[str, Any] = super().info(safe=True)
+        return described
+
+
 class ChunkTask(Task):  # type: ignore[misc]  # celery has no types
     """A task whose exceptions cannot take the worker process down."""
 
     abstract = True
+    Request = "qaworker.tasks:Request"
     # The sender's mistake: one line in the log, no traceback.
     throws = (MessageInvalid,)
 
