@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chunking import english
+from qaworker.cli.quickstart import redis_server
 from qaworker.corpus.tokens import counter
 from tests.support.processes import QAWORKER, Process, child_environment
-from tests.support.redis_server import RedisServer, server_binary
+from tests.support.redis_server import RedisServer
 from tests.support.simulators import SimulatorProcess
 from tests.support.workers import WorkerProcess
 
@@ -42,7 +43,7 @@ def print_machine() -> None:
     """The line of versions that stands above every table."""
     # As in "Redis server v=7.0.15 sha=…" and "Valkey server v=9.1.0 …".
     server = subprocess.run(
-        [server_binary(), "--version"], check=True, capture_output=True, text=True
+        [redis_server(), "--version"], check=True, capture_output=True, text=True
     ).stdout.split(" sha=")[0]
     versions = (f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES)
     print(
