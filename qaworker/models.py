@@ -68,6 +68,8 @@ class Chunk(Origin):
 class GenerationConfig(Value):
     """How answers are generated: the ``config`` argument of the Celery tasks, all of it optional."""
 
+    base_url: str = ""
+    """Of the API that answers: one's answers do not stand for another's. Empty: OPENAI_BASE_URL."""
     language: Literal["auto", "en", "ja"] = "auto"
     """Of chunks that do not say their own; ``auto`` decides by script."""
     pairs_per_chunk: Annotated[int, Field(ge=1, le=MAX_PAIRS_PER_CHUNK)] = 3

@@ -73,15 +73,23 @@ def _generate(
     running = _start_runtime()
     task_id = str(task.request.id)
     run_id = _run_id(task)
+    base_url = running.settings.openai_base_url
     with structlog.contextvars.bound_contextvars(run=run_id, task=task_id):
         try:
             batch = parse_batch(
-                chunks, config, model or running.settings.model, run_id=run_id, task_id=task_id
+                chunks,
+                config,
+                model or running.settings.model,
+                base_url=base_url,
+                run_id=run_id,
+                task_id=task_id,
             )
         except MessageInvalid as error:
             log.error("message_invalid", error=str(error))
             _leave_note(task, TaskNote(error=str(error)))
             raise
+        if batch.config.base_url != base_url:
+            log.warning("other_api", wanted=batch.config.base_url, answers=base_url)
         outcomes = running.engine.submit(batch).result()
         unfinished = len(set(batch.digests) - outcomes.keys())
         if unfinished:

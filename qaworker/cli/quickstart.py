@@ -57,7 +57,10 @@ def command(*, keep: bool) -> int:
     console = progress.console()
     stack = Stack(CONFIGURATION, directory, environment)
     with stack.running(keep=keep):
-        calls = sum(_calls(values, given) for given in arguments.values())
+        inside = values.model_copy(
+            update={"data_dir": ROOT / "samples", "openai_base_url": environment["OPENAI_BASE_URL"]}
+        )
+        calls = sum(_calls(inside, given) for given in arguments.values())
         quickstart_report.announce(console, values, calls, is_simulated=is_simulated)
         stack.wait_ready()
         summaries = {}
@@ -151,7 +154,6 @@ def _arguments(dataset: str, run: Path) -> list[str]:
 def _calls(values: Settings, arguments: list[str]) -> int:
     """Read the dataset into its run, which is where `qaworker generate` goes on; how many calls it takes."""
     context = generate.command.make_context(arguments[0], arguments[1:])
-    values = values.model_copy(update={"data_dir": ROOT / "samples"})
     request, run = read_request(values, context.params)
     with prepare(request, run) as ledger:
         return ledger.counts().distinct

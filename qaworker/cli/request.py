@@ -69,6 +69,7 @@ def read_request(settings: Settings, options: dict[str, Any]) -> tuple[Request, 
         max_docs=options["max_docs"],
     )
     config = GenerationConfig(
+        base_url=settings.openai_base_url,
         pairs_per_chunk=options["pairs_per_chunk"]
         or (preset.pairs_per_chunk if preset else _DEFAULT_PAIRS),
         batch_chunks=options["batch_chunks"],

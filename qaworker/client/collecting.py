@@ -85,8 +85,11 @@ def submit_parallel_qa_generation(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     run_id = uuid.uuid4().hex
+    base_url = settings.load().openai_base_url
     batches = [
-        parse_batch(chunks[start : start + batch_size], config, model, run_id=run_id)
+        parse_batch(
+            chunks[start : start + batch_size], config, model, base_url=base_url, run_id=run_id
+        )
         for start in range(0, len(chunks), batch_size)
     ]
     queue = QUEUE_OF[priority]
@@ -136,6 +139,8 @@ class _Task:
         self.id = handle.id
         self.run_id = handle.id
         self.note: TaskNote | None = None
+        self.has_ended = False
+        """Whether it said so itself: whatever outcomes there are then are its own, or as good."""
         self.outcomes: dict[str, Outcome] = {}
         if isinstance(handle, SubmittedTask):
             self.run_id = handle.batch.run_id
@@ -197,11 +202,12 @@ class _Collection:
         unknown = {task.id: task for task in self._tasks if task.note is None}
         for id_, note in self._notes.read(list(unknown)).items():
             unknown[id_].note = note
+            unknown[id_].has_ended = True
         missing = [(task, digest) for task in self.open for digest in task.missing]
         found = self._reader.fetch([digest for _, digest in missing])
         for task, digest in missing:
             outcome = found.get(digest)
-            if outcome is not None and settles(outcome, task.run_id):
+            if outcome is not None and (task.has_ended or settles(outcome, task.run_id)):
                 task.outcomes[digest] = outcome
         if time.monotonic() >= self._reconcile_at:
             self._reconcile_at = time.monotonic() + RECONCILE_EVERY_S

@@ -63,14 +63,18 @@ class Driver:
             HaltError: the engine of this process found the account broken.
         """
         give_up_at = None if timeout_s is None else self._clock() + timeout_s
+        is_away = False
         while True:
-            pause_s = IDLE_S
             try:
                 moved = self.step()
             except StoreUnavailable as error:
-                log.warning("run_waits_for_redis", error=str(error))
-                moved = False
-                pause_s = RETRY_S
+                if not is_away:
+                    log.warning("run_waits_for_redis", error=str(error))
+                is_away, moved = True, False
+            else:
+                if is_away:
+                    log.warning("run_goes_on")
+                is_away = False
             counts = self._ledger.counts()
             on_progress(counts)
             if counts.settled == counts.chunks:
@@ -78,7 +82,7 @@ class Driver:
             if give_up_at is not None and self._clock() >= give_up_at:
                 return False
             if not moved:
-                idle(pause_s)
+                idle(RETRY_S if is_away else IDLE_S)
 
     def step(self) -> bool:
         """One round; False when there was nothing to do.

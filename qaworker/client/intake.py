@@ -12,6 +12,7 @@ from typing import Any
 from qaworker.corpus.chunking import Chunker
 from qaworker.corpus.files import fingerprint
 from qaworker.corpus.reading import Reader, Source
+from qaworker.errors import ConfigError
 from qaworker.llm.addresses import outcome_digest
 from qaworker.llm.prompts import PROMPT_VERSION
 from qaworker.llm.schema import SCHEMA_VERSION
@@ -79,13 +80,23 @@ def prepare(
     """
     ledger = Ledger.create_or_open(directory)
     try:
-        ledger.describe(request.description() | {"fingerprint": fingerprint(request.source.path)})
+        _describe(ledger, request)
         if not ledger.filled:
             _fill(ledger, request, on_document)
     except BaseException:
         ledger.close()
         raise
     return ledger
+
+
+def _describe(ledger: Ledger, request: Request) -> None:
+    path = request.source.path
+    changed = {"fingerprint": fingerprint(path)}
+    description = request.description() | changed
+    made_with = ledger.description
+    if ledger.filled and made_with != description and made_with | changed == description:
+        raise ConfigError(f"{path} has changed since this run began: give another --output")
+    ledger.describe(description)
 
 
 def _fill(ledger: Ledger, request: Request, on_document: Callable[[int], None]) -> None:

@@ -70,7 +70,7 @@ def publish(batch: Batch, queue: str, sent_at: float) -> str:
         )
     except (OperationalError, OSError) as error:
         raise StoreUnavailable(
-            f"the queue's Redis does not answer ({error}): start it, or correct CELERY_BROKER_URL"
+            f"Redis does not answer ({error}): start it, or correct REDIS_URL or CELERY_BROKER_URL"
         ) from error
     return str(result.id)
 

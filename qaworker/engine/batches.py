@@ -90,10 +90,11 @@ def parse_batch(
     config: Mapping[str, Any] | GenerationConfig | None,
     model: str,
     *,
+    base_url: str = "",
     run_id: str = "",
     task_id: str = "",
 ) -> Batch:
-    """Validate what a task was sent.
+    """Validate what a task was sent; ``base_url`` is for a ``config`` that has none.
 
     Raises:
         MessageInvalid: it is not a list of chunks with a configuration and a model.
@@ -103,6 +104,8 @@ def parse_batch(
     if isinstance(chunks, str | Mapping) or not isinstance(chunks, Sequence) or not chunks:
         raise MessageInvalid("chunks: a list with at least one chunk is required")
     parsed_config = parse_config(config)
+    if not parsed_config.base_url:
+        parsed_config = parsed_config.model_copy(update={"base_url": base_url})
     parsed = tuple(parse_chunk(chunk, parsed_config) for chunk in chunks)
     digests = tuple(outcome_digest(chunk, parsed_config, model) for chunk in parsed)
     return Batch(parsed, digests, parsed_config, model, run_id, task_id)

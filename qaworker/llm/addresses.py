@@ -21,6 +21,7 @@ def outcome_digest(chunk: Chunk, config: GenerationConfig, model: str) -> str:
     shaping = [
         PROMPT_VERSION,
         SCHEMA_VERSION,
+        config.base_url,
         model,
         config.reasoning_effort if reasoning else None,
         None if reasoning else config.temperature,

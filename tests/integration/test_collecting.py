@@ -195,9 +195,12 @@ def test_without_redis_there_is_one_clear_error(
 
 
 def test_a_worker_answers_what_was_submitted_and_what_was_delayed(
-    simulator: Callable[..., SimulatorProcess], worker: StartWorker
+    simulator: Callable[..., SimulatorProcess],
+    worker: StartWorker,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     api = simulator()
+    monkeypatch.setenv("OPENAI_BASE_URL", api.base_url)
     worker(base_url=api.base_url)
     both = chunks(4) + chunks(4, "ja")
     submitted = submit_parallel_qa_generation(both, {"pairs_per_chunk": 1}, MODEL)

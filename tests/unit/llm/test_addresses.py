@@ -15,7 +15,7 @@ CONFIG = GenerationConfig()
 def test_the_digest_never_changes_by_accident() -> None:
     chunk = Chunk(chunk_id="c", text="灯台 lighthouse", language="ja", pairs_wanted=2)
     # A change here means that every stored outcome is paid for again.
-    assert outcome_digest(chunk, CONFIG, "gpt-5-mini") == "bed733d7ffaa632be4c34ca520a7474d"
+    assert outcome_digest(chunk, CONFIG, "gpt-5-mini") == "c62013e0c18f9de7f38757c12956d728"
 
 
 def test_the_digest_is_the_same_in_another_process(chunk: Chunk) -> None:
@@ -57,6 +57,7 @@ def test_where_the_chunk_comes_from_does_not(chunk: Chunk) -> None:
         ("gpt-4o-mini", {"reasoning_effort": "high"}, False),
         ("gpt-4o-mini", {"temperature": 1.0}, True),
         ("gpt-5-mini", {"batch_chunks": 2}, True),
+        ("gpt-5-mini", {"base_url": "http://127.0.0.1:8000/v1"}, True),
         ("gpt-5-mini", {"pairs_per_chunk": 7, "language": "en", "dataset_type": "x"}, False),
     ],
 )
