@@ -5,6 +5,10 @@ set -euo pipefail
 
 main() {
   cd "$(dirname "${BASH_SOURCE[0]}")/.."
+  if [[ ${1-} == -h || ${1-} == --help ]]; then
+    sed -n '2,/^set/s/^# \{0,1\}//p' bin/fix.sh
+    return
+  fi
   bin/venv.sh --dev
   if command -v shfmt >/dev/null; then shfmt -i 2 -ci -w bin/*.sh .ci/run; fi
   .venv/bin/ruff format

@@ -5,6 +5,10 @@ set -euo pipefail
 
 main() {
   cd "$(dirname "${BASH_SOURCE[0]}")/.."
+  if [[ ${1-} == -h || ${1-} == --help ]]; then
+    sed -n '2,/^set/s/^# \{0,1\}//p' bin/lint.sh
+    return
+  fi
   bin/debian.sh
   bin/venv.sh --dev
   PATH=$PWD/.venv/bin:$PATH

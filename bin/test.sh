@@ -7,6 +7,10 @@ set -euo pipefail
 
 main() {
   cd "$(dirname "${BASH_SOURCE[0]}")/.."
+  if [[ ${1-} == -h || ${1-} == --help ]]; then
+    sed -n '2,/^set/s/^# \{0,1\}//p' bin/test.sh
+    return
+  fi
   bin/debian.sh
   bin/venv.sh --dev
   if [[ ${1-} == --fast ]]; then
