@@ -12,13 +12,17 @@ import structlog
 
 LogFormat = Literal["auto", "json", "console"]
 
-# What keys of OpenAI and its likes look like, and passwords inside URLs.
-_SECRETS = re.compile(r"\b(?:sk|pk|Bearer)[-_ ][A-Za-z0-9_\-.]{8,}|(?<=://)[^/\s@]*:[^/\s@]+(?=@)")
+# What stands for a user in the query of a Redis URL. It is looked for first: an @ in it would
+# seem to end the user and password before the host.
+_QUERY_SECRETS = re.compile(r"(?<=[?&_]password=)[^&\s]+|(?<=[?&]username=)[^&\s]+")
+# What keys of OpenAI and its likes look like, and what stands before the host in a URL, up to the
+# last @: in a password that nobody encoded there may be anything.
+_SECRETS = re.compile(r"\b(?:sk|pk|Bearer)[-_ ][A-Za-z0-9_\-.]{8,}|(?<=://)\S+(?=@)")
 
 
 def redact(text: str) -> str:
     """``text`` with everything that looks like a key or a password replaced by ``***``."""
-    return _SECRETS.sub("***", text)
+    return _SECRETS.sub("***", _QUERY_SECRETS.sub("***", text))
 
 
 def _redacted(value: Any) -> Any:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from qaworker.errors import ConfigError
@@ -21,7 +22,9 @@ OPENAI_URL = "https://api.openai.com/v1"
 class Settings(BaseSettings):
     """Everything that differs between installations."""
 
-    model_config = SettingsConfigDict(frozen=True, populate_by_name=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        frozen=True, populate_by_name=True, extra="ignore", hide_input_in_errors=True
+    )
 
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
@@ -117,6 +120,26 @@ class Settings(BaseSettings):
         validation_alias="QAWORKER_LOG_FORMAT",
         description="`json`, `console`, or `auto`: console in a terminal",
     )
+
+    @field_validator("redis_url", "broker_url", "openai_base_url")
+    @classmethod
+    def _is_address(cls, url: str) -> str:
+        try:
+            _ = urlsplit(url).port
+        except ValueError:
+            # What the libraries say of it quotes a part of the password.
+            raise ValueError(
+                "is not an address: correct it, and write special characters of a password as %XX"
+            ) from None
+        return url
+
+    @field_validator("openai_base_url")
+    @classmethod
+    def _has_one_form(cls, url: str) -> str:
+        """Without the slash at its end: it is compared, and it is recorded with every run."""
+        if urlsplit(url).username is not None:
+            raise ValueError("must name no user and no password: put the key into OPENAI_API_KEY")
+        return url.strip().rstrip("/")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -61,6 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except QAWorkerError as error:
-        print(f"qaworker: {error}", file=sys.stderr)  # noqa: T201, the one line a person reads
+        from qaworker.logs import redact  # here, as --help does without structlog
+
+        print(f"qaworker: {redact(str(error))}", file=sys.stderr)  # noqa: T201, for a person
         return int(error.exit_code)
     return int(result or 0)

@@ -43,12 +43,14 @@ def build_client(
         raise ConfigError("OPENAI_API_KEY has characters that no key has: set it again")
     try:
         url = httpx2.URL(base_url)
-    except httpx2.InvalidURL as error:
-        raise ConfigError(f"OPENAI_BASE_URL is not an address: {error}") from error
+    except httpx2.InvalidURL:
+        # What it says may quote a part of a password, and so may its traceback.
+        raise ConfigError("OPENAI_BASE_URL is not an address: correct it") from None
+    if url.userinfo:
+        # The transport refuses it too, but only when the first call is made.
+        raise ConfigError("OPENAI_BASE_URL must name no user and no password: set OPENAI_API_KEY")
     if url.scheme not in {"http", "https"} or not url.host:
-        raise ConfigError(
-            f"OPENAI_BASE_URL must be like http://127.0.0.1:8000/v1, not {base_url!r}"
-        )
+        raise ConfigError("OPENAI_BASE_URL must be like http://127.0.0.1:8000/v1")
     timeout = httpx2.Timeout(timeout_s * _TIMEOUT_FACTOR, connect=_CONNECT_TIMEOUT_S)
     limits = httpx2.Limits(
         max_connections=calls_in_flight, max_keepalive_connections=calls_in_flight

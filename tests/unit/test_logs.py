@@ -21,12 +21,21 @@ CANARIES = [
     "redis://user:canary@127.0.0.1:6379/0",
     "rediss://:canary@host:6380",
     "https://user:canary@proxy.example:3128",
+    "https://canary@proxy.example:3128",
+    "redis://user:can@ry/ca#canary@host:6379/0",
+    "'ftp://user:canary@host/v1'",
+    "redis://host:6379/0?password=canary",
+    "unix:///run/redis.sock?db=0&password=c@canary",
+    "rediss://host:6379/0?ssl_password=canary&db=1",
+    "unix:///run/redis.sock?username=canary&db=1",
 ]
 HARMLESS = [
     "the task-queue is empty",
     "risk-free and desk-bound",
     "unix:///run/redis.sock",
     "redis://127.0.0.1:6379/0",
+    "unix:///run/redis.sock?db=1",
+    "the password= of user@host",
     "qa_worker-1@host: ready",
     "サーバー https://host/道 は user@host に応答しない",
 ]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,7 @@ def test_an_unknown_variable_is_of_no_concern(monkeypatch: pytest.MonkeyPatch) -
     [
         ("", OPENAI_URL, False),
         ("sk-canary-0123456789", OPENAI_URL, True),
+        ("", f"{OPENAI_URL}/", False),
         ("", "http://127.0.0.1:8000/v1", True),
     ],
 )
@@ -114,6 +116,39 @@ def test_secrets_are_shown_as_stars(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown["OPENAI_API_KEY"] == "***"
     assert shown["REDIS_URL"] == "redis://***@host:6379/0"
     assert shown["CELERY_BROKER_URL"] == "rediss://***@host:6379/0"
+
+
+def test_a_password_in_a_query_is_shown_as_stars(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://host:6379/0?password=canary")
+    monkeypatch.setenv("CELERY_BROKER_URL", "unix:///run/redis.sock?db=1&password=canary")
+    shown = settings.load().shown()
+    assert shown["REDIS_URL"] == "redis://host:6379/0?password=***"
+    assert shown["CELERY_BROKER_URL"] == "unix:///run/redis.sock?db=1&password=***"
+
+
+@pytest.mark.parametrize("variable", ["REDIS_URL", "CELERY_BROKER_URL", "OPENAI_BASE_URL"])
+@pytest.mark.parametrize("rest", ["canary#x/y@host:6379/0", "canary/x@host", "[canary@host"])
+def test_an_address_that_is_none_is_refused_and_not_shown(
+    variable: str, rest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, f"redis://user:{rest}")
+    with pytest.raises(ConfigError, match=f"^{variable}: is not an address") as caught:
+        settings.load()
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "canary" not in shown.replace(__file__, "")
+
+
+@pytest.mark.parametrize("user", ["canary", "user:canary", ":canary"])
+def test_the_address_of_the_api_names_no_user(user: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://{user}@host/v1")
+    with pytest.raises(ConfigError, match=r"^OPENAI_BASE_URL: .*OPENAI_API_KEY") as caught:
+        settings.load()
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("end", ["/", "//", "/ "])
+def test_the_address_of_the_api_has_one_form(end: str) -> None:
+    assert Settings(openai_base_url=OPENAI_URL + end).openai_base_url == OPENAI_URL
 
 
 def test_a_missing_key_is_shown_as_missing() -> None:

@@ -28,6 +28,28 @@ def test_they_are_json_for_scripts(run: Run) -> None:
     assert json.loads(ran.out)["REDIS_URL"] == "redis://***@127.0.0.1:6379/0"
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["redis://h:6379/0?password=canary", "unix:///run/redis.sock?db=0&password=canary"],
+)
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_password_in_a_query_is_a_secret_too(run: Run, url: str, options: list[str]) -> None:
+    ran = run("config", *options, REDIS_URL=url)
+    assert ran.code == 0
+    assert url.replace("canary", "***") in ran.out
+    assert "canary" not in ran.out
+
+
+@pytest.mark.parametrize("variable", ["REDIS_URL", "CELERY_BROKER_URL", "OPENAI_BASE_URL"])
+def test_an_address_nobody_encoded_is_one_line_without_its_password(
+    run: Run, variable: str
+) -> None:
+    ran = run("config", **{variable: "redis://user:canary#x/y@host:6379/0"})
+    assert (ran.code, ran.out) == (78, "")
+    assert ran.complaint.startswith(f"qaworker: {variable}: is not an address")
+    assert "canary" not in ran.err
+
+
 def test_the_table_needs_no_valid_settings(run: Run) -> None:
     ran = run("config", "--markdown", QAWORKER_THREADS="many")
     assert (ran.code, ran.out) == (0, Settings.table() + "\n")

@@ -8,6 +8,7 @@ import pytest
 
 from qaworker.cli import main
 from qaworker.cli.main import COMMANDS
+from qaworker.errors import ConfigError
 from tests.support.commands import Run
 from tests.support.processes import ROOT, child_environment
 
@@ -84,6 +85,17 @@ def test_one_dataset_is_to_be_named(command: str, options: list[str], run: Run) 
     ran = run(command, *options, OPENAI_API_KEY="sk-canary-0123456789")
     assert ran.code == 2
     assert "give either --dataset NAME or --input-file FILE" in ran.err
+
+
+def test_no_error_shows_a_secret(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ConfigError("no answer from redis://user:canary@host/0: correct it")
+
+    monkeypatch.setattr(main.root, "main", fail)
+    assert main.main([]) == 78
+    assert capsys.readouterr().err == "qaworker: no answer from redis://***@host/0: correct it\n"
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,22 @@ def test_an_address_that_is_none_is_refused_at_once(base_url: str) -> None:
         build_client(api_key="k", base_url=base_url, calls_in_flight=1, timeout_s=1)
 
 
+@pytest.mark.parametrize("scheme", ["http", "ftp"])
+@pytest.mark.parametrize("user", ["canary", "user:canary", ":canary"])
+def test_an_address_with_a_user_is_refused_and_not_shown(scheme: str, user: str) -> None:
+    base_url = f"{scheme}://{user}@127.0.0.1:9/v1"
+    with pytest.raises(errors.ConfigError, match="set OPENAI_API_KEY") as caught:
+        build_client(api_key="", base_url=base_url, calls_in_flight=1, timeout_s=1)
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("base_url", ["http://user:canary#x@h/v1", "http:user:canary@h/v1"])
+def test_an_address_that_is_none_is_not_shown(base_url: str) -> None:
+    with pytest.raises(errors.ConfigError) as caught:
+        build_client(api_key="", base_url=base_url, calls_in_flight=1, timeout_s=1)
+    assert "canary" not in str(caught.value)
+
+
 @pytest.mark.parametrize("api_key", ["sk-ключ", "sk-鍵", "sk-a\nb"])
 def test_a_key_no_header_can_carry_is_refused_and_not_shown(api_key: str) -> None:
     with pytest.raises(errors.ConfigError) as caught:
