@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from redis import Redis
-
 from qaworker import runtime
 from qaworker.app import configuration
 from qaworker.errors import QAWorkerError
 from qaworker.llm.client import check_model
+from qaworker.logs import redact
 from qaworker.settings import Settings
 from qaworker.store import heartbeats
 from qaworker.store.connections import connect, store_errors
@@ -39,22 +38,24 @@ class Finding:
 
 def run_checks(settings: Settings) -> Iterator[Finding]:
     """Check what a run needs, in the order in which it would fail."""
-    redis = connect(settings.redis_url)
-    try:
-        yield _finding("settings", lambda: _settings(settings))
-        yield _finding("redis", lambda: _redis(redis))
-        yield _finding("workers", lambda: _workers(redis))
-        yield _finding("api", lambda: asyncio.run(_api(settings)))
-        yield _finding("disk", lambda: _disk(settings.runs_dir))
-    finally:
-        redis.close()
+    yield finding("settings", lambda: _settings(settings))
+    yield finding("redis", lambda: _redis(settings.redis_url))
+    if settings.broker_url not in {"", settings.redis_url}:
+        yield finding("broker", lambda: _redis(settings.broker_url))
+    yield finding("workers", lambda: _workers(settings.redis_url))
+    yield finding("api", lambda: asyncio.run(_api(settings)))
+    yield finding("disk", lambda: _disk(settings.runs_dir))
 
 
-def _finding(name: str, check: Callable[[], str]) -> Finding:
+def finding(name: str, check: Callable[[], str]) -> Finding:
+    """What ``check`` returns or raises, without secrets; no error of it ends the other checks."""
     try:
-        return Finding(name, True, check())
+        return Finding(name, True, redact(check()))
     except (CheckFailed, QAWorkerError) as error:
-        return Finding(name, False, str(error))
+        return Finding(name, False, redact(str(error)))
+    except Exception as error:  # noqa: BLE001, a library's surprise is a finding too
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        return Finding(name, False, redact(text))
 
 
 def _settings(settings: Settings) -> str:
@@ -63,9 +64,10 @@ def _settings(settings: Settings) -> str:
     return f"model {settings.model}, {settings.pool}, {settings.calls_in_flight} calls a process"
 
 
-def _redis(redis: Any) -> str:
-    started_at = time.perf_counter()
-    with store_errors():
+def _redis(url: str) -> str:
+    redis: Any
+    with connect(url) as redis, store_errors():
+        started_at = time.perf_counter()
         redis.ping()
         latency_ms = (time.perf_counter() - started_at) * 1000
         server = redis.info("server")
@@ -80,8 +82,9 @@ def _redis(redis: Any) -> str:
     return f"version {server['redis_version']}, {latency_ms:.1f} ms, {kept}"
 
 
-def _workers(redis: Redis) -> str:
-    names = [beat.name for beat in heartbeats.living(redis)]
+def _workers(url: str) -> str:
+    with connect(url) as redis:
+        names = [beat.name for beat in heartbeats.living(redis)]
     if not names:
         raise CheckFailed("no worker process answers: start one with `qaworker worker`")
     return f"{len(names)} consume: {', '.join(names)}"

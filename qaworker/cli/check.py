@@ -8,9 +8,9 @@ import uuid
 import click
 
 from qaworker import logs, settings
-from qaworker.checks import Finding, run_checks
+from qaworker.checks import CheckFailed, Finding, finding, run_checks
 from qaworker.client.collecting import collect_results, submit_parallel_qa_generation
-from qaworker.errors import ExitCode, QAWorkerError
+from qaworker.errors import ExitCode
 
 CALL_TIMEOUT_S = 120.0
 
@@ -23,38 +23,33 @@ def command(*, call: bool, as_json: bool) -> int:
     values = settings.load()
     logs.configure("error", values.log_format)
     findings: list[Finding] = []
-    for finding in run_checks(values):
-        findings.append(finding)
-        _show(finding, as_json=as_json)
+    for found in run_checks(values):
+        findings.append(found)
+        _show(found, as_json=as_json)
     if call:
-        findings.append(_call(values.model))
+        findings.append(finding("call", lambda: _call(values.model)))
         _show(findings[-1], as_json=as_json)
     if as_json:
         listed = [{"check": f.name, "ok": f.is_ok, "text": f.text} for f in findings]
         click.echo(json.dumps(listed, ensure_ascii=False, indent=2))
-    return ExitCode.OK if all(finding.is_ok for finding in findings) else ExitCode.FAILED
+    return ExitCode.OK if all(found.is_ok for found in findings) else ExitCode.FAILED
 
 
-def _show(finding: Finding, *, as_json: bool) -> None:
+def _show(found: Finding, *, as_json: bool) -> None:
     if not as_json:
-        click.echo(f"{finding.name}: {'OK' if finding.is_ok else 'FAILED'}: {finding.text}")
+        click.echo(f"{found.name}: {'OK' if found.is_ok else 'FAILED'}: {found.text}")
 
 
-def _call(model: str) -> Finding:
+def _call(model: str) -> str:
     """Send one chunk, new each time, so that no outcome of an earlier check answers it."""
     chunk = {
         "chunk_id": "check",
         "text": f"Check number {uuid.uuid4().hex} passed through the queue. A worker answered it.",
     }
-    try:
-        tasks = submit_parallel_qa_generation([chunk], {"pairs_per_chunk": 1}, model)
-        collected = collect_results(tasks, timeout=CALL_TIMEOUT_S)
-    except QAWorkerError as error:
-        return Finding("call", False, str(error))
+    tasks = submit_parallel_qa_generation([chunk], {"pairs_per_chunk": 1}, model)
+    collected = collect_results(tasks, timeout=CALL_TIMEOUT_S)
     if collected.pending:
-        return Finding(
-            "call", False, f"no outcome within {CALL_TIMEOUT_S:g} s: read the workers' log"
-        )
+        raise CheckFailed(f"no outcome within {CALL_TIMEOUT_S:g} s: read the workers' log")
     if collected.failed:
-        return Finding("call", False, collected.failed["check"])
-    return Finding("call", True, f"{len(collected)} pair came back")
+        raise CheckFailed(collected.failed["check"])
+    return f"{len(collected)} pair came back"

@@ -47,6 +47,27 @@ def test_with_everything_there_all_is_ok(
     assert ran.code == 0
 
 
+def test_a_queue_of_its_own_is_checked_too(run: Run, redis_url: str, nowhere: str) -> None:
+    env = {"REDIS_URL": redis_url, "OPENAI_BASE_URL": NOBODY}
+    lines = run("check", CELERY_BROKER_URL=f"{redis_url}?db=1", **env).out.splitlines()
+    assert [line.split(":")[0] for line in lines] == [*CHECKS[:2], "broker", *CHECKS[2:]]
+    assert lines[2].startswith("broker: OK: version ")
+    ran = run("check", CELERY_BROKER_URL=nowhere, **env)
+    assert ran.out.splitlines()[2].startswith("broker: FAILED: Redis does not answer")
+    assert (ran.code, ran.err) == (1, "")
+
+
+def test_the_same_redis_is_checked_once(run: Run, nowhere: str) -> None:
+    ran = run("check", REDIS_URL=nowhere, CELERY_BROKER_URL=nowhere, OPENAI_BASE_URL=NOBODY)
+    assert "broker" not in ran.out
+
+
+def test_an_address_of_no_redis_is_a_finding(run: Run) -> None:
+    ran = run("check", REDIS_URL="localhost:6379", OPENAI_BASE_URL=NOBODY)
+    assert "redis: FAILED: " in ran.out
+    assert (ran.code, ran.err) == (1, "")
+
+
 def test_a_model_that_the_api_does_not_offer_is_found(
     run: Run, nowhere: str, simulator: Callable[..., SimulatorProcess]
 ) -> None:
