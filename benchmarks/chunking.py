@@ -58,7 +58,6 @@ def documents(texts: list[str], language: Language, characters: int) -> list[Doc
         Document(
             doc_id=f"{language}-{start}",
             text=whole[start : start + DOCUMENT_CHARACTERS],
-            title="",
             language=language,
         )
         for start in range(0, characters, DOCUMENT_CHARACTERS)

@@ -19,16 +19,6 @@ def queue(name: str) -> str:
     return f"{PREFIX}{name}"
 
 
-def unacked() -> str:
-    """Hash: delivery tag -> message that a worker holds (written by Celery)."""
-    return f"{PREFIX}unacked"
-
-
-def unacked_index() -> str:
-    """Sorted set: delivery tag -> time of delivery or last renewal (written by Celery)."""
-    return f"{PREFIX}unacked_index"
-
-
 def outcome(digest: str) -> str:
     """String: a compressed outcome; expires after QAWORKER_OUTCOME_DAYS."""
     return f"{PREFIX}outcome:{digest}"
@@ -37,6 +27,11 @@ def outcome(digest: str) -> str:
 def claim(digest: str) -> str:
     """String: the process that is generating this outcome; expires unless renewed."""
     return f"{PREFIX}claim:{digest}"
+
+
+def spent(run_id: str, digest: str) -> str:
+    """String: what a run has spent on a chunk without outcome, as JSON; expires like an outcome."""
+    return f"{PREFIX}spent:{run_id}:{digest}"
 
 
 def done(run_id: str) -> str:

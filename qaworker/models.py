@@ -24,7 +24,6 @@ class Document:
 
     doc_id: str
     text: str
-    title: str
     language: Language
 
 

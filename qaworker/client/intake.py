@@ -40,7 +40,6 @@ class Request:
         return {
             "input": str(source.path),
             "text_column": source.text_column,
-            "title_column": source.title_column,
             "id_column": source.id_column,
             "language": source.language,
             "skip_bad_rows": source.skip_bad_rows,

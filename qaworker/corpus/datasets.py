@@ -37,28 +37,13 @@ PRESETS: Final = MappingProxyType(
 )
 
 
-def preset(name: str) -> Preset:
-    """The preset of a known dataset.
-
-    Raises:
-        InputError: there is none of this name.
-    """
-    try:
-        return PRESETS[name]
-    except KeyError:
-        raise InputError(
-            f"unknown dataset {name!r}: choose one of {', '.join(PRESETS)}, or name a file with"
-            " --input-file"
-        ) from None
-
-
 def locate(name: str, data_dir: Path) -> Path:
     """The file of a known dataset: ``preprocessed_NAME.csv``, or another ending that can be read.
 
     Raises:
-        InputError: the dataset is unknown, or there is no such file.
+        InputError: there is no such file.
     """
-    begin = f"preprocessed_{preset(name).name}"
+    begin = f"preprocessed_{name}"
     endings = [ending + gz for ending in ENDINGS for gz in ("", ".gz")]
     for ending in endings:
         path = data_dir / (begin + ending)

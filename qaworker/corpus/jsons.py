@@ -151,13 +151,7 @@ def _row(value: object, columns: Columns, number: int, place: str) -> Row | BadR
     if not isinstance(value, dict):
         return BadRow(place, "is neither an object nor a text: correct the value")
     try:
-        text, title, doc_id = columns.choose(value)
+        text, doc_id = columns.choose(value)
     except LookupError as error:
         return BadRow(place, error.args[0])
-    return Row(
-        number,
-        place,
-        value[text],
-        value[title] if title is not None else None,
-        value[doc_id] if doc_id is not None else None,
-    )
+    return Row(number, place, value[text], value[doc_id] if doc_id is not None else None)

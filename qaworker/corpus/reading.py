@@ -16,22 +16,19 @@ from qaworker.corpus.tables import csv_rows, parquet_rows
 from qaworker.errors import InputError
 from qaworker.models import Document, Language
 
-# Enough to see what is wrong with a dataset; the number of skipped rows is exact.
-_PROBLEMS_KEPT: Final = 5
-
 # What Japanese texts are in when they are not UTF-8; kana tells that the guess is right.
 _JAPANESE_ENCODINGS: Final = ("CP932", "EUC-JP")
 
 
 def _one_text(path: Path, _columns: Columns) -> Iterator[Row | BadRow]:
-    """The whole file as one row, titled by its name."""
+    """The whole file as one row."""
     with files.opened(path) as file:
         text = file.read(files.MAX_TEXT + 1)
     if len(text) > files.MAX_TEXT:
         raise InputError(
             f"{path}: is larger than {files.MAX_TEXT_MB} MiB: split it, one document a file"
         )
-    yield Row(1, "line 1", text.decode("utf-8-sig", "surrogateescape"), files.stem(path))
+    yield Row(1, "line 1", text.decode("utf-8-sig", "surrogateescape"))
 
 
 _READERS: Final[dict[str, Callable[[Path, Columns], Iterator[Row | BadRow]]]] = {
@@ -51,7 +48,6 @@ class Source:
 
     path: Path
     text_column: str | None = None
-    title_column: str | None = None
     id_column: str | None = None
     language: Literal["auto"] | Language = "auto"
     skip_bad_rows: bool = False
@@ -75,8 +71,7 @@ class Reader:
         self.source = source
         self.skipped = 0
         """Bad rows left out by the last iteration."""
-        self.problems: list[str] = []
-        """The first few of them, each in one line."""
+        self._first_problem = ""
         self._seen: set[bytes] = set()
 
     def __iter__(self) -> Iterator[Document]:
@@ -86,7 +81,7 @@ class Reader:
             InputError: in one line, where and what is wrong, and what to do.
         """
         self.skipped = 0
-        self.problems = []
+        self._first_problem = ""
         self._seen = set()
         count = 0
         limit = self.source.max_docs
@@ -94,13 +89,13 @@ class Reader:
             count += 1
             yield document
         if not count and self.skipped:
-            raise InputError(f"{self.problems[0]} (all {self.skipped} rows are bad)")
+            raise InputError(f"{self._first_problem} (all {self.skipped} rows are bad)")
         if not count and limit != 0:
             raise InputError(f"{self.source.path}: has no rows: fill it")
 
     def _documents(self) -> Iterator[Document]:
         source = self.source
-        columns = Columns(source.text_column, source.title_column, source.id_column)
+        columns = Columns(source.text_column, source.id_column)
         for path in files.find(source.path):
             for row in _READERS[files.ending(path)](path, columns):
                 judged = row if isinstance(row, BadRow) else self._judge(path, row)
@@ -114,9 +109,7 @@ class Reader:
         if not isinstance(row.text, str):
             kind = "missing" if row.text is None else f"a {type(row.text).__name__}, no text"
             return BadRow(row.place, f"the text is {kind}: correct or remove the row")
-        title = "" if row.title is None else str(row.title).strip()
-        problem = _problem(path, row.text) or _problem(path, title)
-        if problem:
+        if problem := _problem(path, row.text):
             return BadRow(row.place, problem)
         if not row.text.strip():
             return BadRow(row.place, "the text is empty: fill or remove the row")
@@ -131,7 +124,7 @@ class Reader:
                 return BadRow(row.place, f"the id {doc_id!r} was there before: make ids unique")
         known = self.source.language
         spoken = language.detect(row.text) if known == "auto" else known
-        return Document(doc_id=doc_id, text=row.text, title=title, language=spoken)
+        return Document(doc_id=doc_id, text=row.text, language=spoken)
 
     def _default_id(self, path: Path, number: int) -> str:
         name = files.stem(path)
@@ -152,8 +145,7 @@ class Reader:
         if not self.source.skip_bad_rows:
             raise InputError(f"{message}; or leave bad rows out with --skip-bad-rows")
         self.skipped += 1
-        if len(self.problems) < _PROBLEMS_KEPT:
-            self.problems.append(message)
+        self._first_problem = self._first_problem or message
 
 
 def _problem(path: Path, text: str) -> str:

@@ -8,7 +8,6 @@ from typing import Final
 
 TEXT_COLUMNS: Final = ("Combined_Text", "text", "content", "body")
 """Where the text is looked for when no column is named, in this order."""
-TITLE_COLUMN: Final = "title"
 
 # A message names no more columns than a line can hold.
 _NAMED: Final = 20
@@ -23,7 +22,6 @@ class Row:
     place: str
     """Where it stands, for a message: ``line 7``."""
     text: object
-    title: object = None
     doc_id: object = None
 
 
@@ -37,21 +35,19 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns wanted; None for ``text`` or ``title`` means the usual ones."""
+    """The columns wanted; None for ``text`` means the usual ones, for ``doc_id`` none."""
 
     text: str | None = None
-    title: str | None = None
     doc_id: str | None = None
 
-    def choose(self, names: Collection[str]) -> tuple[str, str | None, str | None]:
-        """The columns of text, title and id among ``names``.
+    def choose(self, names: Collection[str]) -> tuple[str, str | None]:
+        """The columns of text and id among ``names``.
 
         Raises:
             LookupError: one that was named is missing, or there is no usual one for the text.
         """
         for wanted, option in (
             (self.text, "--text-column"),
-            (self.title, "--title-column"),
             (self.doc_id, "--id-column"),
         ):
             if wanted is not None and wanted not in names:
@@ -61,8 +57,7 @@ class Columns:
             raise LookupError(
                 f"no column for the text ({_listed(names)}): name it with --text-column"
             )
-        title = self.title or (TITLE_COLUMN if TITLE_COLUMN in names else None)
-        return text, title, self.doc_id
+        return text, self.doc_id
 
 
 def _listed(names: Collection[str]) -> str:

@@ -96,9 +96,7 @@ def parquet_rows(path: Path, columns: Columns) -> Iterator[Row | BadRow]:
             ) from error
 
 
-def _choose(
-    path: Path, columns: Columns, names: Sequence[str]
-) -> tuple[str, str | None, str | None]:
+def _choose(path: Path, columns: Columns, names: Sequence[str]) -> tuple[str, str | None]:
     try:
         return columns.choose(names)
     except LookupError as error:

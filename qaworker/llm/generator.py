@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import httpx2
@@ -15,9 +15,6 @@ from qaworker.llm.completions import read_completion
 from qaworker.llm.request import request_body
 from qaworker.llm.schema import parse_pairs
 from qaworker.models import Chunk, GenerationConfig, QAPair, Usage
-
-OnHeaders = Callable[[str, Mapping[str, str]], None]
-"""Called with the model and the headers of every answer, errors included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +32,8 @@ class Answer:
 class Generator:
     """Asks a provider for question/answer pairs, in the event loop of its client."""
 
-    def __init__(self, client: openai.AsyncOpenAI, on_headers: OnHeaders | None = None) -> None:
+    def __init__(self, client: openai.AsyncOpenAI) -> None:
         self._client = client
-        self._on_headers = on_headers
 
     async def ask(
         self,
@@ -62,17 +58,14 @@ class Generator:
         """
         body = request_body(chunks, config, model, cap_factor=cap_factor, repair=repair)
         try:
-            # The plain response is the SDK's cheapest form, and it keeps the headers.
+            # The plain response is the SDK's cheapest form.
             response = await self._client.post(
                 "/chat/completions", cast_to=httpx2.Response, body=body
             )
         except faults.LIBRARY_ERRORS as error:
-            if isinstance(error, openai.APIStatusError):
-                self._report(model, error.response)
             private = [self._client.api_key, *(chunk.text for chunk in chunks)]
             # Not chained: a logged traceback would show what the server repeats of the request.
             raise faults.translate(error, model, private) from None
-        self._report(model, response)
         content, usage = read_completion(response.content)
         try:
             accepted = accept(parse_pairs(content), chunks)
@@ -80,7 +73,3 @@ class Generator:
             error.usage = usage
             raise
         return Answer(accepted.pairs, accepted.dropped, accepted.missing, usage)
-
-    def _report(self, model: str, response: httpx2.Response) -> None:
-        if self._on_headers is not None:
-            self._on_headers(model, response.headers)

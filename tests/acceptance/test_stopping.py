@@ -9,6 +9,8 @@ from tests.acceptance.site import Site, check_complete, check_log, events
 from tests.support.waiting import wait_until
 
 CHUNKS = 72
+# Where kombu keeps the messages that a worker holds.
+UNACKED = f"{keys.PREFIX}unacked"
 POOLS = {
     "threads": {"QAWORKER_CALLS_IN_FLIGHT": "12"},
     "prefork": {"QAWORKER_POOL": "prefork", "QAWORKER_PREFORK_CHILDREN": "2"},
@@ -29,7 +31,7 @@ def test_a_stopped_worker_loses_nothing(site: Site, pool: str) -> None:
     assert stats["abandoned"] == 0
     assert stats["calls"] < CHUNKS
     # Nothing waits for a visibility timeout: all of it is back in the queue.
-    assert site.redis.hlen(keys.unacked()) == 0
+    assert site.redis.hlen(UNACKED) == 0
     assert not site.redis.keys(keys.claim("*"))
     assert not site.redis.zcard(keys.heartbeats())
 
@@ -51,7 +53,7 @@ def test_the_chunks_of_a_killed_worker_are_done_by_another(site: Site) -> None:
     site.wait_calls(CHUNKS // 4)
     killed.kill()
     killed.wait_exit(5)
-    assert site.redis.hlen(keys.unacked()) > 0
+    assert site.redis.hlen(UNACKED) > 0
 
     # A visibility timeout of 40 s, a sweep every 5 s, and what is left of the run.
     assert client.wait_exit(80) == 0, client.output

@@ -16,7 +16,7 @@ count = tokens.counter("gpt-5-mini")
 
 
 def document(text: str, language: Language = "en") -> Document:
-    return Document(doc_id="tides", text=text, title="", language=language)
+    return Document(doc_id="tides", text=text, language=language)
 
 
 def check(text: str, chunks: list[Chunk], max_tokens: int) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from qaworker.corpus.datasets import PRESETS, locate, preset
+from qaworker.corpus.datasets import PRESETS, locate
 from qaworker.corpus.files import fingerprint
 from qaworker.errors import InputError
 
@@ -49,7 +49,7 @@ def test_a_fingerprint_of_nothing_is_an_error(tmp_path: Path) -> None:
     ],
 )
 def test_presets(name: str, size: int, pairs: int, language: str) -> None:
-    known = preset(name)
+    known = PRESETS[name]
     assert (known.chunk_size, known.pairs_per_chunk, known.language) == (size, pairs, language)
     assert known.text_column == "Combined_Text"
 
@@ -68,8 +68,3 @@ def test_a_dataset_that_is_not_there_says_where_it_was_looked_for(tmp_path: Path
     assert f"{tmp_path}/preprocessed_cc_news.csv: no such file" in str(caught.value)
     assert ".csv.gz" in str(caught.value)
     assert "QAWORKER_DATA_DIR" in str(caught.value)
-
-
-def test_an_unknown_dataset_names_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cc_news, japanese_text, wikipedia_ja, livedoor"):
-        locate("cc-news", tmp_path)

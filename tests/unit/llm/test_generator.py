@@ -191,28 +191,3 @@ def test_the_callers_deadline_is_the_callers(serve: Any, chunk: Chunk) -> None:
 
     with pytest.raises(TimeoutError):
         asyncio.run(run())
-
-
-@pytest.mark.parametrize("status", [200, 429])
-def test_the_headers_of_every_answer_are_reported(
-    serve: Any, chunk: Chunk, pair: dict[str, str], completion: Completion, status: int
-) -> None:
-    seen: list[tuple[str, str]] = []
-
-    async def run() -> None:
-        limits = {"x-ratelimit-remaining-requests": "41"}
-        async with serve(answering(completion([pair]), status, limits)) as client:
-            generator = Generator(
-                client,
-                lambda model, headers: seen.append(
-                    (model, headers["X-RateLimit-Remaining-Requests"])
-                ),
-            )
-            await generator.ask([chunk], CONFIG, "gpt-5-mini")
-
-    if status == 200:
-        asyncio.run(run())
-    else:
-        with pytest.raises(errors.ProviderThrottled):
-            asyncio.run(run())
-    assert seen == [("gpt-5-mini", "41")]
