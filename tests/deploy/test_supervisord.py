@@ -98,14 +98,15 @@ def test_a_worker_that_ended_is_replaced(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_a_worker_waits_for_redis_as_long_as_it_takes(
     supervise: Supervise, start_redis: Callable[..., RedisServer]
 ) -> None:
     server = start_redis()
     server.stop()
     supervisord = supervise(server.url, OPENAI_API_KEY="test-key")
-    # supervisord's default gives up after three tries.
-    wait_until(lambda: supervisord.starts > 5, START_S, "starts in vain")
+    # supervisord's default gives up after four starts; each waits ten seconds for Redis.
+    wait_until(lambda: supervisord.starts > 4, 3 * START_S, "starts in vain")
     server.start()
     with server.client() as redis:
         assert pid_of_worker(redis)
