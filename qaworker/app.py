@@ -6,17 +6,20 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import threading
 import time
 from contextlib import suppress
 from queue import Empty
 from typing import Any, Final
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from celery import Celery, bootsteps
 from celery.app import defaults
+from celery.app.log import Logging
 from celery.exceptions import Reject
-from celery.signals import before_task_publish, setup_logging
 from kombu import Queue
+from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 from redis.exceptions import RedisError
 
@@ -37,13 +40,37 @@ RUN_HEADER: Final = "qaworker_run"
 SENT_HEADER: Final = "qaworker_sent_at"
 
 
+TRANSPORT: Final = "qaworker"
+# What kombu reads in the query of an address, besides `ssl_…`.
+_QUERY: Final = frozenset({"db", "username", "password"})
+
+
 def broker_url(redis_url: str) -> str:
-    """What kombu calls a Redis URL: sockets have another scheme there."""
-    if not redis_url.startswith("unix://"):
-        return redis_url
-    path, _, query = redis_url.removeprefix("unix://").partition("?")
-    database = dict(part.partition("=")[::2] for part in query.split("&")).get("db", "0")
-    return f"redis+socket://{path}?virtual_host={database}"
+    """What kombu calls a Redis address, which it reads in another way than redis-py.
+
+    Raises:
+        ConfigError: kombu has no way to say the same.
+    """
+    address = urlsplit(redis_url)
+    correct = "correct REDIS_URL or CELERY_BROKER_URL"
+    if address.scheme not in {"redis", "rediss", "unix"}:
+        raise ConfigError(f"the queue needs redis://, rediss:// or unix://: {correct}")
+    query = dict(parse_qsl(address.query))
+    tls = {name: value for name, value in query.items() if name.startswith("ssl_")}
+    if unknown := sorted(query.keys() - tls.keys() - _QUERY):
+        raise ConfigError(f"the queue's address cannot have {unknown[0]} in its query: {correct}")
+    is_socket = address.scheme == "unix"
+    database = query.get("db") or ("" if is_socket else address.path.strip("/")) or "0"
+    if not database.isdecimal():
+        raise ConfigError(f"a Redis database is a number, not {database}: {correct}")
+    login, at, server = address.netloc.rpartition("@")
+    if not at and (query.keys() & {"username", "password"}):
+        names = (query.get("username", ""), query.get("password", ""))
+        login, at = ":".join(quote(name, safe="") for name in names), "@"
+    if is_socket:
+        return f"{TRANSPORT}+socket://{login}{at}{address.path}?virtual_host={database}"
+    more = f"?{urlencode(tls)}" if tls else ""
+    return f"{address.scheme}://{login}{at}{server}/{database}{more}"
 
 
 def configuration(values: Settings) -> dict[str, Any]:
@@ -53,8 +80,14 @@ def configuration(values: Settings) -> dict[str, Any]:
         ConfigError: Celery does not know one of them, and would have ignored it.
     """
     socket = {"socket_timeout": 30, "socket_connect_timeout": 5, "socket_keepalive": True}
+    broker = broker_url(values.broker_url or values.redis_url)
     celery: dict[str, Any] = {
-        "broker_url": broker_url(values.broker_url or values.redis_url),
+        "broker_url": broker,
+        "broker_transport": TRANSPORT,
+        # kombu's default believes every certificate; `ssl_…` in the address goes before this.
+        "broker_use_ssl": {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+        if broker.startswith("rediss://")
+        else None,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         # Redis out of memory is a channel error, and passes.
@@ -66,7 +99,9 @@ def configuration(values: Settings) -> dict[str, Any]:
             "queue_order_strategy": "priority",
             "visibility_timeout": VISIBILITY_TIMEOUT_S,
             "unacked_mutex_expire": 30,
+            # A sweep for the messages of dead workers every 5 s; kombu's default leaves nine of ten out.
             "unacked_restore_interval": 5,
+            "unacked_restore_throttle": 1,
         },
         "include": ["qaworker.tasks"],
         "task_queues": [Queue(name) for name in keys.QUEUES],
@@ -112,7 +147,14 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
         super().close()
 
 
-kombu_redis.Transport.Channel = Channel
+class Transport(kombu_redis.Transport):  # type: ignore[misc]  # kombu has no types
+    """Kombu's transport with our channel, for this application alone."""
+
+    Channel = Channel
+
+
+# An address can name a transport by its alias only.
+TRANSPORT_ALIASES[TRANSPORT] = f"{__name__}:Transport"
 
 
 class Leases(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
@@ -158,23 +200,20 @@ class Leases(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no ty
                 client.zadd(channel.unacked_index_key, tags, xx=True)
 
 
-@before_task_publish.connect
-def stamp(headers: dict[str, Any], **_: Any) -> None:
-    """Say when a message was sent: Celery does not, and the queue's age is read from it."""
-    headers.setdefault(SENT_HEADER, time.time())
-
-
-@setup_logging.connect
-def keep_logging(**_: Any) -> None:
-    """Celery configures logging unless somebody answers this signal; ``logs`` has done it."""
-
-
 def is_news(record: logging.LogRecord) -> bool:
     """False for the traceback Celery logs when a task is handed back, which a line of ours tells."""
     return not (record.exc_info and isinstance(record.exc_info[1], Reject))
 
 
-logging.getLogger("celery.app.trace").addFilter(is_news)
-app = Celery("qaworker", set_as_current=False)
+class WorkerLogging(Logging):  # type: ignore[misc]  # celery has no types
+    """Leaves logging as ``logs`` configured it; Celery asks for it in worker processes alone."""
+
+    def setup_logging_subsystem(self, *_: Any, **__: Any) -> bool:
+        """Answer that it is done."""
+        logging.getLogger("celery.app.trace").addFilter(is_news)
+        return True
+
+
+app = Celery("qaworker", set_as_current=False, log=WorkerLogging)
 app.add_defaults(lambda: configuration(settings.load()))
 app.steps["consumer"].add(Leases)

@@ -39,12 +39,13 @@ class Heart(threading.Thread):
         self._started_at = time.time()
         self._ending = threading.Event()
         self.is_worn_out = False
+        """Whether it asked for the end of its process."""
 
     def run(self) -> None:
         """Beat until :meth:`end`."""
         while True:
             self._beat()
-            if not self.is_worn_out and (reason := self._wear()):
+            if not _shutdowns_asked and not self.is_worn_out and (reason := self._wear()):
                 self.is_worn_out = True
                 log.info("worker_is_replaced", reason=reason)
                 # Celery's own way to a warm shutdown: the engine drains, the process exits 0.
@@ -72,6 +73,7 @@ class Heart(threading.Thread):
             started_at=self._started_at,
             calls_in_flight=engine.calls_in_flight if engine else 0,
             chunks_done=engine.chunks_done if engine else 0,
+            held=str(engine.halted_by or "") if engine else "",
         )
         try:
             heartbeats.beat(self._redis, state)
@@ -91,6 +93,7 @@ class Heart(threading.Thread):
 
 
 _heart: Heart | None = None
+_shutdowns_asked = 0
 
 
 def start(worker: str, settings: Settings) -> None:
@@ -107,6 +110,12 @@ def stop() -> None:
         _heart.end()
 
 
-def is_worn_out() -> bool:
-    """Whether this process ended itself to be replaced."""
-    return _heart is not None and _heart.is_worn_out
+def shutdown_asked() -> None:
+    """Count that somebody, the heart or another, told this process to end."""
+    global _shutdowns_asked  # noqa: PLW0603, as above
+    _shutdowns_asked += 1
+
+
+def is_to_be_replaced() -> bool:
+    """Whether this process ends because its heart asked, and nobody else did."""
+    return _heart is not None and _heart.is_worn_out and _shutdowns_asked == 1

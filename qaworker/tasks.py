@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import structlog
 from celery import Task, signals
-from celery.exceptions import Reject
+from celery.exceptions import Reject, TaskPredicate
 from celery.worker import request
 
 from qaworker import heart, logs, runtime, settings
-from qaworker.app import RUN_HEADER, app
+from qaworker.app import RUN_HEADER, SENT_HEADER, app
 from qaworker.engine.batches import parse_batch
 from qaworker.errors import MessageInvalid, StoreUnavailable
+from qaworker.store.connections import connect
 from qaworker.store.task_notes import TaskNote, TaskNotes
 
 log = logs.get(__name__)
@@ -38,8 +41,13 @@ class ChunkTask(Task):  # type: ignore[misc]  # celery has no types
     throws = (MessageInvalid,)
 
     def apply_async(self, *args: Any, **kwargs: Any) -> Any:
-        """Send the task; logs and ``inspect`` show no arguments, which are full of text."""
-        return super().apply_async(*args, **{"argsrepr": "(…)", "kwargsrepr": "{…}"} | kwargs)
+        """Send the task; logs and ``inspect`` show no arguments, which are full of text.
+
+        Celery does not say when a message was sent, and the queue's age is read from it.
+        """
+        headers = {SENT_HEADER: time.time()} | (kwargs.pop("headers", None) or {})
+        shown = {"argsrepr": "(…)", "kwargsrepr": "{…}", "headers": headers}
+        return super().apply_async(*args, **shown | kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task; its message goes back to the queue when memory or Redis is missing.
@@ -47,7 +55,8 @@ class ChunkTask(Task):  # type: ignore[misc]  # celery has no types
         Celery ends a worker's main process on a MemoryError that a task raised.
         """
         try:
-            return super().__call__(*args, **kwargs)
+            with _failures_noted(self):
+                return super().__call__(*args, **kwargs)
         except (MemoryError, StoreUnavailable) as error:
             log.warning("task_handed_back", error=str(error) or type(error).__name__)
             raise Reject(error, requeue=True) from error
@@ -58,10 +67,28 @@ def _run_id(task: Task) -> str:
 
 
 def _leave_note(task: Task, note: TaskNote) -> None:
-    if not (task.request.headers or {}).get(RUN_HEADER):
-        running = _start_runtime()
-        keep = timedelta(days=running.settings.outcome_days)
-        TaskNotes(running.redis).write(task.request.id, note, keep=keep)
+    if (task.request.headers or {}).get(RUN_HEADER):
+        return
+    # Not the runtime's connection: that the runtime cannot start may be what is to be noted.
+    values = settings.load()
+    with connect(values.redis_url) as redis:
+        keep = timedelta(days=values.outcome_days)
+        TaskNotes(redis).write(task.request.id, note, keep=keep)
+
+
+@contextmanager
+def _failures_noted(task: Task) -> Iterator[None]:
+    """Note why a task fails, which ends its message: who sent it would wait for ever."""
+    try:
+        yield
+    except (TaskPredicate, MemoryError, StoreUnavailable):
+        raise  # it is not over
+    except MessageInvalid as error:
+        _leave_note(task, TaskNote(error=str(error)))
+        raise
+    except Exception as error:
+        _leave_note(task, TaskNote(error=f"{type(error).__name__}: see the worker's log"))
+        raise
 
 
 def _generate(
@@ -86,7 +113,6 @@ def _generate(
             )
         except MessageInvalid as error:
             log.error("message_invalid", error=str(error))
-            _leave_note(task, TaskNote(error=str(error)))
             raise
         if batch.config.base_url != base_url:
             log.warning("other_api", wanted=batch.config.base_url, answers=base_url)
@@ -143,11 +169,14 @@ def _on_child_shutdown(**_: Any) -> None:
 
 @signals.worker_ready.connect
 def _on_worker_ready(sender: Any, **_: Any) -> None:
-    heart.start(str(sender.hostname), settings.load())
+    # Another application's worker may import these tasks, to send them.
+    if sender.app is app:
+        heart.start(str(sender.hostname), settings.load())
 
 
 @signals.worker_shutting_down.connect
 def _on_worker_shutting_down(**_: Any) -> None:
+    heart.shutdown_asked()
     # Under prefork this fires in the parent, which has no engine: the children end their tasks.
     if (running := runtime.current()) is not None:
         running.engine.drain()

@@ -59,6 +59,6 @@ def command(number: int, loglevel: str | None) -> int:
         quiet=True,
     )
     worker.start()
-    if heart.is_worn_out() and not any(mark in os.environ for mark in OWNER_MARKS):
+    if heart.is_to_be_replaced() and not any(mark in os.environ for mark in OWNER_MARKS):
         os.execv(sys.executable, [sys.executable, "-m", "qaworker", *sys.argv[1:]])  # noqa: S606
     return int(worker.exitcode or 0)

@@ -28,6 +28,8 @@ class Beat:
     started_at: float
     calls_in_flight: int
     chunks_done: int
+    held: str = ""
+    """Why it calls nobody, while its account is broken."""
 
 
 def _now_s(redis: Any) -> float:

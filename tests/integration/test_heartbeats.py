@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,21 @@ def test_living_workers_are_listed_by_name_as_they_said(redis_client: Redis) -> 
     for beat in (TWO, ONE, replace(TWO, chunks_done=400)):
         heartbeats.beat(redis_client, beat)
     assert heartbeats.living(redis_client) == [ONE, replace(TWO, chunks_done=400)]
+
+
+def test_why_a_worker_calls_nobody_is_listed(redis_client: Redis) -> None:
+    beat = replace(ONE, held="the API answered 429: no quota")
+    heartbeats.beat(redis_client, beat)
+    assert heartbeats.living(redis_client) == [beat]
+
+
+def test_a_worker_that_says_nothing_of_it_calls(redis_client: Any) -> None:
+    """One that was started before the field was there."""
+    heartbeats.beat(redis_client, ONE)
+    said = json.loads(redis_client.get(keys.worker(ONE.name)))
+    del said["held"]
+    redis_client.set(keys.worker(ONE.name), json.dumps(said))
+    assert heartbeats.living(redis_client) == [ONE]
 
 
 def test_without_workers_nobody_lives(redis_client: Redis) -> None:
