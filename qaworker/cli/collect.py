@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import click
 
 from qaworker import logs, settings
 from qaworker.cli import progress, runs
-from qaworker.client.driver import Driver
 from qaworker.errors import ConfigError, ExitCode
-from qaworker.models import GenerationConfig
-from qaworker.store.connections import connect, require
 from qaworker.store.ledger import Ledger
-from qaworker.store.outcomes import OutcomeReader
 
 
 @click.command("collect")
@@ -35,15 +32,12 @@ def command(*, run_dir: Path, timeout: float | None, as_json: bool, verbose: boo
         ledger = stack.enter_context(Ledger.open(run_dir))
         if not ledger.filled:
             raise ConfigError(f"{run_dir}: its dataset was not read to the end: submit it again")
-        redis = stack.enter_context(connect(values.redis_url))
-        require(redis)
-        reader = OutcomeReader(redis)
-        made_with = ledger.description
-        sender = stack.enter_context(runs.queue_sender(values, reader, made_with["priority"]))
-        config = GenerationConfig.model_validate(made_with["config"])
-        driver = Driver(ledger, reader, sender, config=config, model=made_with["model"])
+        redis = stack.enter_context(runs.outcomes_redis(values))
+        broker = stack.enter_context(runs.queue_redis(values))
         runs.tell_workers(console, redis, None)
-        code = runs.drive(console, driver, ledger, timeout_s=timeout)
+        driver = runs.queue_driver(ledger, redis, broker, values.ready_tasks)
+        held = partial(runs.held, redis)
+        code = runs.drive(console, driver, ledger, held=held, timeout_s=timeout)
         if code is not ExitCode.OK:
             return code
         seconds = time.monotonic() - started_at

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import click
@@ -11,12 +12,8 @@ import click
 from qaworker import logs, settings
 from qaworker.cli import progress, runs
 from qaworker.cli.request import read_request, request_options
-from qaworker.client.driver import Driver
 from qaworker.client.intake import prepare
-from qaworker.client.senders import Sender
 from qaworker.errors import ExitCode
-from qaworker.store.connections import connect, require
-from qaworker.store.outcomes import OutcomeReader
 
 
 @click.command("generate")
@@ -45,21 +42,17 @@ def command(
         values.require_api_key()
     console = progress.console()
     with ExitStack() as stack:
-        redis = stack.enter_context(connect(values.redis_url))
-        require(redis)
+        redis = stack.enter_context(runs.outcomes_redis(values))
+        broker = stack.enter_context(runs.queue_redis(values)) if use_celery else None
         with progress.reading(console) as on_document:
             ledger = stack.enter_context(prepare(request, directory, on_document=on_document))
-        reader = OutcomeReader(redis)
-        sender: Sender
-        if use_celery:
+        if broker is not None:
             runs.tell_workers(console, redis, celery_workers)
-            sender = stack.enter_context(runs.queue_sender(values, reader, request.priority))
+            driver = runs.queue_driver(ledger, redis, broker, values.ready_tasks)
+            code = runs.drive(console, driver, ledger, held=partial(runs.held, redis))
         else:
-            sender = stack.enter_context(runs.local_sender(values, request.config))
-            # What an earlier process had in hand is lost with it: there is no queue to wait for.
-            ledger.mark_waiting([digest for digest, _ in ledger.sent()])
-        driver = Driver(ledger, reader, sender, config=request.config, model=request.model)
-        code = runs.drive(console, driver, ledger)
+            driver = stack.enter_context(runs.local_driver(values, ledger, redis))
+            code = runs.drive(console, driver, ledger)
         if code is not ExitCode.OK:
             return code
         seconds = time.monotonic() - started_at

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -23,6 +23,8 @@ from qaworker.store.tally import Counts
 LINE_EVERY_S = 10.0
 # Longer than a call takes as a rule.
 SILENCE_S = 60.0
+# As often as a worker beats: what it says is no newer.
+ASK_EVERY_S = 5.0
 
 
 def console() -> Console:
@@ -44,8 +46,16 @@ def reading(shown: Console) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def running(shown: Console, counts: Counts) -> Iterator[Callable[[Counts], None]]:
-    """Shows how a run goes on, and says when nothing has happened for a while."""
+def running(
+    shown: Console, counts: Counts, held: Callable[[], Sequence[str]] = tuple
+) -> Iterator[Callable[[Counts], None]]:
+    """Shows how a run goes on, and says when nothing has happened for a while.
+
+    Args:
+        shown: where.
+        counts: of the run as it begins.
+        held: asks the workers why they call nobody; empty while they do.
+    """
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -58,7 +68,7 @@ def running(shown: Console, counts: Counts) -> Iterator[Callable[[Counts], None]
         transient=True,
     )
     task = bar.add_task("generating", total=counts.chunks, completed=counts.settled, pairs=0)
-    lines = _Lines(shown, counts.settled)
+    lines = Lines(shown, counts.settled, held)
 
     def on_progress(now: Counts) -> None:
         bar.update(task, completed=now.settled, pairs=now.pairs)
@@ -68,28 +78,50 @@ def running(shown: Console, counts: Counts) -> Iterator[Callable[[Counts], None]
         yield on_progress
 
 
-class _Lines:
+class Lines:
     """Lines for logs, and the warning that nothing moves."""
 
-    def __init__(self, shown: Console, settled: int) -> None:
+    def __init__(
+        self,
+        shown: Console,
+        settled: int,
+        held: Callable[[], Sequence[str]],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._shown = shown
         self._settled = settled
-        self._moved_at = self._told_at = time.monotonic()
+        self._ask = held
+        self._clock = clock
+        self._held: Sequence[str] = ()
+        self._moved_at = self._told_at = clock()
+        self._asked_at = self._moved_at - ASK_EVERY_S
 
     def tell(self, now: Counts) -> None:
         """Print a line if it is time for one."""
-        clock = time.monotonic()
+        clock = self._clock()
+        if clock - self._asked_at >= ASK_EVERY_S:
+            self._asked_at = clock
+            self._tell_held(self._ask())
         if now.settled != self._settled:
             self._settled = now.settled
             self._moved_at = clock
         elif clock - self._moved_at > SILENCE_S:
-            self._shown.print(
-                f"no chunk has ended for {SILENCE_S:.0f} s: see `qaworker check`", style="yellow"
-            )
+            why = "; ".join(self._held) or "see `qaworker check`"
+            self._warn(f"no chunk has ended for {SILENCE_S:.0f} s: {why}")
             self._moved_at = clock
         if not self._shown.is_terminal and clock - self._told_at >= LINE_EVERY_S:
             self._shown.print(f"{now.settled}/{now.chunks} chunks, {now.pairs} pairs")
             self._told_at = clock
+
+    def _tell_held(self, held: Sequence[str]) -> None:
+        for reason in held:
+            if reason not in self._held:
+                self._warn(f"workers call nobody for now: {reason}")
+        self._held = held
+
+    def _warn(self, text: str) -> None:
+        self._shown.print(text, style="yellow", markup=False, soft_wrap=True)
 
 
 def table(shown: Console, counts: Counts, seconds: float) -> None:

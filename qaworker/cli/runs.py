@@ -1,9 +1,9 @@
-"""What the commands that drive a run share: Redis, workers, the bar, and the files at the end."""
+"""What the commands that drive a run share: Redis, drivers, the bar, and the files at the end."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -16,49 +16,71 @@ from rich.console import Console
 from qaworker.cli import progress
 from qaworker.client.driver import CHUNKS_PER_TASK, Driver
 from qaworker.client.senders import QUEUE_OF, QueueSender, Sender
-from qaworker.errors import ExitCode
+from qaworker.errors import ExitCode, StoreUnavailable
 from qaworker.exports.files import export
 from qaworker.exports.summary import summarize
-from qaworker.models import GenerationConfig, Priority
+from qaworker.models import GenerationConfig
 from qaworker.settings import Settings
 from qaworker.store import heartbeats
-from qaworker.store.connections import connect
+from qaworker.store.connections import connect, require
 from qaworker.store.ledger import Ledger
 from qaworker.store.outcomes import OutcomeReader
 
 
 @contextmanager
-def queue_sender(
-    settings: Settings,
-    reader: OutcomeReader,
-    priority: Priority | None,
-    *,
-    all_at_once: bool = False,
-) -> Iterator[QueueSender]:
-    """A sender to the workers' queue."""
-    with connect(settings.broker_url or settings.redis_url) as broker:
-        ready_tasks = None if all_at_once else settings.ready_tasks
-        yield QueueSender(broker, reader, QUEUE_OF[priority], ready_tasks=ready_tasks)
+def outcomes_redis(settings: Settings) -> Iterator[Redis]:
+    """The Redis of outcomes and heartbeats.
+
+    Raises:
+        StoreUnavailable: it does not answer.
+    """
+    with connect(settings.redis_url) as redis:
+        require(redis)
+        yield redis
 
 
 @contextmanager
-def local_sender(settings: Settings, config: GenerationConfig) -> Iterator[Sender]:
-    """A sender to an engine in this process, which is drained at the end."""
+def queue_redis(settings: Settings) -> Iterator[Redis]:
+    """The Redis of the queue; raises as :func:`outcomes_redis`."""
+    with connect(settings.broker_url or settings.redis_url) as broker:
+        require(broker)
+        yield broker
+
+
+def queue_driver(ledger: Ledger, redis: Redis, broker: Redis, ready_tasks: int | None) -> Driver:
+    """A driver that sends to the workers' queue and keeps so many tasks ready, or sends all."""
+    reader = OutcomeReader(redis)
+    queue = QUEUE_OF[ledger.description["priority"]]
+    return _driver(ledger, reader, QueueSender(broker, reader, queue, ready_tasks=ready_tasks))
+
+
+@contextmanager
+def local_driver(settings: Settings, ledger: Ledger, redis: Redis) -> Iterator[Driver]:
+    """A driver that sends to an engine in this process, which is drained at the end."""
     from qaworker.client.local import LocalSender
     from qaworker.engine.thread import EngineThread
     from qaworker.runtime import open_engine
 
+    # What an earlier process had in hand is lost with it: there is no queue to wait for.
+    ledger.mark_waiting([digest for digest, _ in ledger.sent()])
     engine = EngineThread(partial(open_engine, settings))
     engine.start()
     # Twice what can be on the wire, so that slow answers leave no slot empty.
+    config = GenerationConfig.model_validate(ledger.description["config"])
     calls = CHUNKS_PER_TASK // config.batch_chunks
     sender = LocalSender(engine, batches=2 * settings.calls_in_flight // calls + 1)
     try:
-        yield sender
+        yield _driver(ledger, OutcomeReader(redis), sender)
     finally:
         engine.drain()
         sender.wait()
         engine.close()
+
+
+def _driver(ledger: Ledger, reader: OutcomeReader, sender: Sender) -> Driver:
+    made_with = ledger.description
+    config = GenerationConfig.model_validate(made_with["config"])
+    return Driver(ledger, reader, sender, config=config, model=made_with["model"])
 
 
 def tell_workers(console: Console, redis: Redis, expected: int | None) -> None:
@@ -73,12 +95,25 @@ def tell_workers(console: Console, redis: Redis, expected: int | None) -> None:
         )
 
 
+def held(redis: Redis) -> Sequence[str]:
+    """Why living workers call nobody; empty while they do, or cannot be asked."""
+    try:
+        return sorted({beat.held for beat in heartbeats.living(redis) if beat.held})
+    except StoreUnavailable:
+        return ()
+
+
 def drive(
-    console: Console, driver: Driver, ledger: Ledger, *, timeout_s: float | None = None
+    console: Console,
+    driver: Driver,
+    ledger: Ledger,
+    *,
+    held: Callable[[], Sequence[str]] = tuple,
+    timeout_s: float | None = None,
 ) -> ExitCode:
     """Bring a run to its end, showing how it goes; OK, TRY_AGAIN after a time-out, or INTERRUPTED."""
     try:
-        with progress.running(console, ledger.counts()) as on_progress:
+        with progress.running(console, ledger.counts(), held) as on_progress:
             complete = driver.run(on_progress, timeout_s=timeout_s)
     except KeyboardInterrupt:
         complete = False

@@ -11,11 +11,8 @@ import click
 from qaworker import logs, settings
 from qaworker.cli import progress, runs
 from qaworker.cli.request import read_request, request_options
-from qaworker.client.driver import Driver
 from qaworker.client.intake import prepare
 from qaworker.errors import ExitCode
-from qaworker.store.connections import connect, require
-from qaworker.store.outcomes import OutcomeReader
 
 
 @click.command("submit")
@@ -31,15 +28,11 @@ def command(*, as_json: bool, **options: Any) -> int:
     request, directory = read_request(values, options)
     console = progress.console()
     with ExitStack() as stack:
-        redis = stack.enter_context(connect(values.redis_url))
-        require(redis)
+        redis = stack.enter_context(runs.outcomes_redis(values))
+        broker = stack.enter_context(runs.queue_redis(values))
         with progress.reading(console) as on_document:
             ledger = stack.enter_context(prepare(request, directory, on_document=on_document))
-        reader = OutcomeReader(redis)
-        sender = stack.enter_context(
-            runs.queue_sender(values, reader, request.priority, all_at_once=True)
-        )
-        driver = Driver(ledger, reader, sender, config=request.config, model=request.model)
+        driver = runs.queue_driver(ledger, redis, broker, ready_tasks=None)
         sent = 0
         while moved := driver.send():
             sent += moved

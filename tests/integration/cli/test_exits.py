@@ -41,9 +41,24 @@ def test_without_redis(run: Run, arguments: list[str], nowhere: str) -> None:
     assert ran.complaint.endswith("start it, or correct REDIS_URL")
 
 
-def test_without_the_redis_of_the_queue(run: Run, redis_url: str, nowhere: str) -> None:
-    ran = run("worker", REDIS_URL=redis_url, CELERY_BROKER_URL=nowhere, OPENAI_API_KEY=KEY)
-    assert ran.code == 75
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["worker"],
+        ["generate", "--input-file", GIVEN, "--use-celery"],
+        ["submit", "--input-file", GIVEN],
+        ["collect", "run"],
+    ],
+)
+def test_without_the_redis_of_the_queue(
+    run: Run, arguments: list[str], redis_url: str, nowhere: str
+) -> None:
+    if "run" in arguments:
+        assert (
+            run("submit", "--input-file", GIVEN, "--output", "run", REDIS_URL=redis_url).code == 0
+        )
+    ran = run(*arguments, REDIS_URL=redis_url, CELERY_BROKER_URL=nowhere, OPENAI_API_KEY=KEY)
+    assert (ran.code, ran.out) == (75, "")
     assert "Redis does not answer" in ran.complaint
 
 
