@@ -100,4 +100,7 @@ def _choose(path: Path, columns: Columns, names: Sequence[str]) -> tuple[str, st
     try:
         return columns.choose(names)
     except LookupError as error:
+        for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+            if len(names) == 1 and separator in names[0]:
+                raise InputError(f"{path}: has {name} between its columns: use commas") from error
         raise InputError(f"{path}: {error.args[0]}") from error

@@ -162,6 +162,12 @@ def test_a_missing_column_is_named_with_those_there_are(write: Write, ending: st
     assert "correct --id-column" in failure(path, text_column="本文", id_column="id")
 
 
+@pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs")])
+def test_columns_that_no_comma_separates_are_told(write: Write, separator: str, name: str) -> None:
+    path = write("a.csv", f"題名{separator}text\n1{separator}x\n".encode())
+    assert f"has {name} between its columns: use commas" in failure(path)
+
+
 CP932, EUC_JP, LATIN = JA.encode("cp932"), JA.encode("euc-jp"), "café crème".encode("latin-1")
 BAD_ROWS = {
     "csv-short": (".csv", b"text,n\nx\n", "line 2: has 1 fields where the header has 2"),
