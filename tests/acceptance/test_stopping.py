@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from qaworker import keys
@@ -56,12 +58,27 @@ def test_the_chunks_of_a_killed_worker_are_done_by_another(site: Site) -> None:
     assert site.redis.hlen(UNACKED) > 0
 
     # A visibility timeout of 40 s, a sweep every 5 s, and what is left of the run.
-    assert client.wait_exit(80) == 0, client.output
+    assert client.wait_exit(60) == 0, client.output
     stats = site.api.stats()
     assert stats["max_calls_per_chunk"] <= 2
     assert stats["charged"] - CHUNKS <= int(POOLS["threads"]["QAWORKER_CALLS_IN_FLIGHT"])
     check_complete(site, "run", CHUNKS)
     check_log(other)
+
+
+@pytest.mark.slow
+def test_a_worker_looks_for_what_the_dead_left_every_five_seconds(site: Site) -> None:
+    site.simulate()
+    site.worker()
+    with site.redis.monitor() as monitor:
+        sweeps = (
+            seen["time"]
+            for seen in monitor.listen()
+            if f"{UNACKED}_index" in seen["command"] and "BYSCORE" in seen["command"]
+        )
+        first, second, third = itertools.islice(sweeps, 3)
+    assert third - first == pytest.approx(10, abs=4)
+    assert second > first
 
 
 @pytest.mark.slow
