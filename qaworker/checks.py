@@ -84,10 +84,13 @@ def _redis(url: str) -> str:
 
 def _workers(url: str) -> str:
     with connect(url) as redis:
-        names = [beat.name for beat in heartbeats.living(redis)]
-    if not names:
+        living = heartbeats.living(redis)
+    if not living:
         raise CheckFailed("no worker process answers: start one with `qaworker worker`")
-    return f"{len(names)} consume: {', '.join(names)}"
+    for beat in living:
+        if beat.held:
+            raise CheckFailed(f"{beat.name} calls nobody for now: {beat.held}")
+    return f"{len(living)} consume: {', '.join(beat.name for beat in living)}"
 
 
 async def _api(settings: Settings) -> str:

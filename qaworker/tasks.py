@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -171,6 +172,8 @@ def _on_child_shutdown(**_: Any) -> None:
 def _on_worker_ready(sender: Any, **_: Any) -> None:
     # Another application's worker may import these tasks, to send them.
     if sender.app is app:
+        # Ctrl-C is a stop in order: Celery's own answer to it kills what a thread pool cannot.
+        signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
         heart.start(str(sender.hostname), settings.load())
 
 

@@ -137,6 +137,10 @@ def table(shown: Console, counts: Counts, seconds: float) -> None:
     shown.print(result)
     if counts.skipped_rows:
         shown.print(f"left out: {counts.skipped_rows} bad rows", style="yellow")
+    if counts.reused:
+        shown.print(f"reused: {counts.reused} chunks that were answered before, at no cost")
     for kind, reasons in counts.reasons.items():
         for reason, chunks in sorted(reasons.items()):
             shown.print(f"{kind}: {chunks} chunks ({reason})", style="yellow")
+    if counts.dead:
+        shown.print("dead chunks stay dead in this run: another --output tries them again")
