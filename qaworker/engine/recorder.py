@@ -1,7 +1,8 @@
 """Writes outcomes: those that end at about the same time share one round trip to Redis.
 
 An answer that cannot be written stays in memory, and its message unacknowledged, until Redis is
-back: what was paid for is not dropped.
+back: what was paid for is not dropped. What cannot be written for another reason is given back to
+its waiter as that error, and to no other.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ RETRY_S = 1.0
 # Some hundred outcomes are written in a few milliseconds; more would delay the event loop.
 LARGEST_WRITE = 256
 
+Entry = tuple[Notice, asyncio.Future[None]]
+
 
 class Writer(Protocol):
     """Where notices go; :class:`qaworker.store.outcomes.OutcomeStore` in production."""
@@ -33,11 +36,15 @@ class Recorder:
     def __init__(self, writer: Writer, *, retry_s: float = RETRY_S) -> None:
         self._writer = writer
         self._retry_s = retry_s
-        self._queue: list[tuple[Notice, asyncio.Future[None]]] = []
+        self._queue: list[Entry] = []
         self._wake = asyncio.Event()
 
     async def record(self, *notices: Notice) -> None:
-        """Return when every notice is in Redis, however long Redis is away."""
+        """Return when every notice is in Redis, however long Redis is away.
+
+        Raises:
+            Exception: what else prevented the write, which is a defect.
+        """
         if not notices:
             return
         loop = asyncio.get_running_loop()
@@ -53,10 +60,20 @@ class Recorder:
             self._wake.clear()
             while self._queue:
                 part, self._queue = self._queue[:LARGEST_WRITE], self._queue[LARGEST_WRITE:]
-                await self._write([notice for notice, _ in part])
-                for _, written in part:
-                    if not written.done():
-                        written.set_result(None)
+                await self._settle(part)
+
+    async def _settle(self, part: list[Entry]) -> None:
+        try:
+            await self._write([notice for notice, _ in part])
+        except Exception as error:
+            log.exception("outcomes_not_written", outcomes=len(part))
+            if len(part) > 1:  # the others are not to pay for the one that cannot be written
+                for entry in part:
+                    await self._settle([entry])
+            else:
+                _resolve(part, error)
+        else:
+            _resolve(part)
 
     async def _write(self, notices: list[Notice]) -> None:
         while True:
@@ -67,3 +84,13 @@ class Recorder:
                 await asyncio.sleep(self._retry_s)
             else:
                 return
+
+
+def _resolve(part: list[Entry], error: Exception | None = None) -> None:
+    for _, written in part:
+        if written.done():  # its waiter was cancelled
+            continue
+        if error is None:
+            written.set_result(None)
+        else:
+            written.set_exception(error)

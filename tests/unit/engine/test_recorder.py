@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Self
 
@@ -21,9 +22,9 @@ def notice(number: int) -> Notice:
 class Recording:
     """A recorder that writes to a Redis in memory while the context is open."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: type[FakeStore] = FakeStore) -> None:
         self.redis = FakeRedis()
-        self.recorder = Recorder(FakeStore(self.redis))
+        self.recorder = Recorder(store(self.redis))
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self.recorder.run())
@@ -105,5 +106,23 @@ def test_a_waiter_that_is_cancelled_loses_no_answer(is_away: bool) -> None:
             recording.redis.is_away = False
             await recording.recorder.record(notice(2))
             assert recording.redis.outcomes.keys() == {"d1", "d2"}
+
+    run(scenario())
+
+
+def test_what_cannot_be_written_reaches_its_waiter_and_nobody_else() -> None:
+    class Picky(FakeStore):
+        async def write(self, notices: Sequence[Notice]) -> None:
+            if any(one.digest == "d1" for one in notices):
+                raise ValueError("a lone surrogate")
+            await super().write(notices)
+
+    async def scenario() -> None:
+        async with Recording(Picky) as recording:
+            waiters = [recording.recorder.record(notice(number)) for number in range(3)]
+            ends = await asyncio.gather(*waiters, return_exceptions=True)
+            assert [type(end) for end in ends] == [type(None), ValueError, type(None)]
+            await recording.recorder.record(notice(3))
+            assert recording.redis.outcomes.keys() == {"d0", "d2", "d3"}
 
     run(scenario())
