@@ -18,6 +18,7 @@ The branch of the tree decides what becomes of a chunk::
     │   ├─ MessageInvalid         not a chunk, or not a configuration
     │   └─ InternalFault          a defect of qaworker's own
     └─ HaltError                the account is broken: every call would fail
+        └─ ModelRefused           so would every call to this model
 
 No exception of openai, redis or pydantic leaves the module that calls the library.
 """
@@ -181,3 +182,9 @@ class HaltError(CallError):
 
     reason = "halted"
     exit_code = ExitCode.UNAVAILABLE
+
+
+class ModelRefused(HaltError):
+    """The model cannot be used (its name or its parameters): every call to it would fail."""
+
+    reason = "model_refused"

@@ -8,30 +8,27 @@ share one call.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from itertools import groupby, islice
-from typing import Any
 
 import structlog
 
 from qaworker import logs
 from qaworker.engine.batches import Batch
-from qaworker.engine.gate import Gate
-from qaworker.engine.ladder import Generator, HandedBack, Ladder, Prompt
+from qaworker.engine.gate import Gates
+from qaworker.engine.ladder import ATTEMPTS, Generator, HandedBack, Ladder, Prompt
+from qaworker.engine.promises import Promised, Promises
 from qaworker.engine.recorder import Recorder
+from qaworker.engine.sharing import prompts, shares, together
 from qaworker.errors import CallError, HaltError, StoreUnavailable
 from qaworker.llm.generator import Answer
-from qaworker.models import Chunk, Outcome, Usage
-from qaworker.store.outcomes import CLAIM_TTL, Claims, Notice, OutcomeStore
+from qaworker.models import Chunk, Outcome
+from qaworker.store.outcomes import Claims, Notice, OutcomeStore, Spent, settles
 
 log = logs.get(__name__)
 
-_NOTHING = Usage()
 RETRY_S = 1.0
-# Four renewals fit into a term.
-RENEW_S = CLAIM_TTL.total_seconds() / 4
 LONGEST_DETAIL = 300
 
 
@@ -52,6 +49,8 @@ class _Work:
     batch: Batch
     is_stopping: bool = False
     prompts: list[Prompt] = field(default_factory=list)
+    spent: dict[str, Spent] = field(default_factory=dict)
+    """By digest: what its run spent on a chunk, as known when its prompt last ended."""
 
     def stop(self) -> None:
         self.is_stopping = True
@@ -69,18 +68,16 @@ class Engine:
 
     def __init__(self, generator: Generator, store: OutcomeStore, limits: Limits) -> None:
         self._limits = limits
-        self._store = store
-        self._gate = Gate()
+        self._gates = Gates()
         self._ladder = Ladder(
             generator,
-            self._gate,
+            self._gates,
             calls_in_flight=limits.calls_in_flight,
             call_timeout_s=limits.call_timeout_s,
         )
         self.recorder = Recorder(store)
         self._working: set[_Work] = set()
-        self._mine: dict[str, asyncio.Future[Outcome | None]] = {}
-        """What this process is generating; None is the result of a chunk handed back."""
+        self.promises = Promises(store)
         self._is_draining = False
         self.chunks_done = 0
 
@@ -91,8 +88,8 @@ class Engine:
 
     @property
     def halted_by(self) -> HaltError | None:
-        """Why nobody calls, while the account is broken."""
-        return self._gate.halted_by
+        """Why nobody calls, or nobody a model, while the account or the model cannot be used."""
+        return self._gates.halted_by
 
     def drain(self) -> None:
         """Finish the calls on the wire, hand everything else back, and take nothing new."""
@@ -121,96 +118,82 @@ class Engine:
                 limit.cancel()
             self._working.discard(work)
 
-    async def hold_claims(self) -> None:
-        """Renew what this process has claimed, until cancelled."""
-        while True:
-            await asyncio.sleep(RENEW_S)
-            while self._mine:
-                try:
-                    await self._store.renew(tuple(self._mine))
-                except StoreUnavailable as error:
-                    log.warning("claims_not_renewed", claims=len(self._mine), error=str(error))
-                    await asyncio.sleep(RETRY_S)
-                else:
-                    break
-
     async def _process(self, work: _Work) -> dict[str, Outcome]:
         outcomes: dict[str, Outcome] = {}
         chunks = work.batch.by_digest()
         while chunks and not work.is_stopping:
             # The futures, as a digest is forgotten when its call ends, which may be while we claim.
-            joined = [self._mine[digest] for digest in chunks if digest in self._mine]
-            claims = await self._claim([d for d in chunks if d not in self._mine], work)
-            await self.recorder.record(*[Notice(d, work.batch.run_id) for d in claims.known])
-            outcomes |= claims.known
-            claimed = {digest: chunks[digest] for digest in claims.claimed}
-            for found in await asyncio.gather(
-                self._generate(work, claimed), self._join(work, joined)
-            ):
-                outcomes |= found
+            joined = self.promises.of(chunks)
+            unclaimed = [digest for digest in chunks if digest not in joined]
+            try:
+                claims = await self.promises.claim(unclaimed, work.batch.run_id)
+            except StoreUnavailable as error:
+                log.warning("chunks_wait_for_redis", chunks=len(unclaimed), error=str(error))
+                await asyncio.sleep(RETRY_S)
+                continue
+            outcomes |= await self._settle(work, chunks, claims, tuple(joined.values()))
             for digest in outcomes:
                 chunks.pop(digest, None)
             if claims.busy and not work.is_stopping:
                 await asyncio.sleep(RETRY_S)
         return outcomes
 
-    async def _claim(self, digests: Sequence[str], work: _Work) -> Claims:
-        while digests and not work.is_stopping:
-            try:
-                claims = await self._store.claim(digests, work.batch.run_id)
-            except StoreUnavailable as error:
-                log.warning("chunks_wait_for_redis", chunks=len(digests), error=str(error))
-                await asyncio.sleep(RETRY_S)
-            else:
-                for digest in claims.claimed:
-                    self._mine[digest] = asyncio.get_running_loop().create_future()
-                return claims
-        return Claims({}, (), ())
-
-    async def _join(
-        self, work: _Work, futures: Sequence[asyncio.Future[Outcome | None]]
+    async def _settle(
+        self, work: _Work, chunks: dict[str, Chunk], claims: Claims, joined: Sequence[Promised]
     ) -> dict[str, Outcome]:
+        """The outcomes of what is known, claimed here, or promised to another batch."""
+        # A digest whose outcome is written may be claimed anew before the last one here is.
+        promised = self.promises.of(claims.claimed)
+        work.spent |= claims.spent
+        try:
+            await self._tell(work, claims.known)
+            generated, found = await asyncio.gather(
+                self._generate(work, {digest: chunks[digest] for digest in claims.claimed}),
+                self._join(work, joined),
+            )
+        finally:
+            # Also after a defect: a claim that is renewed for nothing keeps everybody from its chunk.
+            left = [digest for digest, future in promised.items() if not future.done()]
+            await self.promises.give_up(left, work.spent, work.batch.run_id)
+        return claims.known | generated | found
+
+    async def _join(self, work: _Work, promised: Sequence[Promised]) -> dict[str, Outcome]:
         """Wait for what another batch of this process is generating."""
-        pending = set(futures)
+        pending = set(promised)
         results: list[Outcome | None] = []
         while pending and not work.is_stopping:
             done, pending = await asyncio.wait(pending, timeout=RETRY_S)
             results.extend(future.result() for future in done)
-        found = {outcome.digest: outcome for outcome in results if outcome is not None}
-        await self.recorder.record(*[Notice(digest, work.batch.run_id) for digest in found])
+        run_id = work.batch.run_id
+        found = {o.digest: o for o in results if o is not None and settles(o, run_id)}
+        await self._tell(work, found)
         return found
+
+    async def _tell(self, work: _Work, digests: Iterable[str]) -> None:
+        """Let the run know of outcomes that were generated for another."""
+        await self.recorder.record(*[Notice(digest, work.batch.run_id) for digest in digests])
 
     async def _generate(self, work: _Work, chunks: dict[str, Chunk]) -> dict[str, Outcome]:
         """Ask for claimed chunks, so many in a prompt; those handed back are not in the result."""
-        # A digest whose outcome is written may be claimed anew before the last one here is.
-        promised = {digest: self._mine[digest] for digest in chunks}
-        try:
-            async with asyncio.TaskGroup() as group:
-                asked = [
-                    group.create_task(self._ask(work, prompt))
-                    for prompt in _prompts(chunks, work.batch.config.batch_chunks)
-                ]
-        finally:
-            # Also after a defect: a claim that is renewed for nothing keeps everybody from its chunk.
-            await self._give_up([d for d, future in promised.items() if not future.done()])
+        async with asyncio.TaskGroup() as group:
+            asked = [
+                group.create_task(self._ask(work, prompt, together(work.spent, prompt)))
+                for prompt in prompts(chunks, work.batch.config.batch_chunks, work.spent)
+            ]
         return {outcome.digest: outcome for task in asked for outcome in task.result()}
 
-    async def _give_up(self, digests: Sequence[str]) -> None:
-        """Let others claim what was claimed here and has no outcome."""
-        if digests:
-            with suppress(StoreUnavailable):  # claims expire by themselves
-                await self._store.release(digests)
-            for digest in digests:
-                self._mine.pop(digest).set_result(None)
-
-    async def _ask(
-        self, work: _Work, chunks: dict[str, Chunk], *, usage: Usage = _NOTHING, calls: int = 0
-    ) -> list[Outcome]:
-        """Ask one prompt and write what came of it; ``usage`` and ``calls`` were spent before."""
+    async def _ask(self, work: _Work, chunks: dict[str, Chunk], spent: Spent) -> list[Outcome]:
+        """Ask one prompt, on which so much was spent before, and write what came of it."""
         prompt = Prompt(
-            tuple(chunks.values()), work.batch.config, work.batch.model, usage=usage, calls=calls
+            tuple(chunks.values()),
+            work.batch.config,
+            work.batch.model,
+            usage=spent.usage,
+            calls=spent.calls,
+            # Those that failed together have one attempt left alone.
+            attempts=min(spent.attempts, ATTEMPTS - 1),
+            is_stopping=work.is_stopping,
         )
-        prompt.is_stopping = work.is_stopping
         structlog.contextvars.bind_contextvars(chunks=[c.chunk_id for c in chunks.values()])
         work.prompts.append(prompt)
         outcomes: list[Outcome] = []
@@ -218,6 +201,8 @@ class Engine:
         try:
             answer = await self._ladder.ask(prompt)
         except HandedBack:
+            if prompt.calls > spent.calls:
+                work.spent |= shares(chunks, prompt)
             return []
         except CallError as error:
             if len(chunks) > 1:
@@ -231,14 +216,14 @@ class Engine:
             alone = [d for d, o in zip(chunks, answered, strict=True) if o is None]
         finally:
             work.prompts.remove(prompt)
-        spent: dict[str, Any] = {"usage": prompt.usage, "calls": prompt.calls}
         if outcomes:
-            outcomes[0] = outcomes[0].model_copy(update=spent)
-            spent = {}
+            cost = {"usage": prompt.usage, "calls": prompt.calls}
+            outcomes[0] = outcomes[0].model_copy(update=cost)
+        carried = shares(alone, prompt, is_charged=bool(outcomes))
+        work.spent |= carried
         outcomes = await self._write(work, outcomes)
-        for digest in alone:
-            outcomes += await self._ask(work, {digest: chunks[digest]}, **spent)
-            spent = {}
+        for digest, share in carried.items():
+            outcomes += await self._ask(work, {digest: chunks[digest]}, share)
         return outcomes
 
     async def _write(self, work: _Work, outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -247,16 +232,9 @@ class Engine:
         stamped = [outcome.model_copy(update={"run_id": run_id}) for outcome in outcomes]
         await self.recorder.record(*[Notice(o.digest, run_id, o) for o in stamped])
         for outcome in stamped:
-            self._mine.pop(outcome.digest).set_result(outcome)
+            self.promises.keep(outcome)
         self.chunks_done += len(stamped)
         return stamped
-
-
-def _prompts(chunks: dict[str, Chunk], size: int) -> Iterator[dict[str, Chunk]]:
-    """Chunks that share a prompt: up to ``size`` neighbours of one language."""
-    for _, run in groupby(chunks.items(), key=lambda item: item[1].language):
-        while prompt := dict(islice(run, size)):
-            yield prompt
 
 
 def _dead(digest: str, error: CallError) -> Outcome:
@@ -287,7 +265,7 @@ async def running(
 ) -> AsyncIterator[Engine]:
     """An engine with its background tasks, on the running loop."""
     engine = Engine(generator, store, limits)
-    tasks = [asyncio.create_task(work) for work in (engine.hold_claims(), engine.recorder.run())]
+    tasks = [asyncio.create_task(work) for work in (engine.promises.hold(), engine.recorder.run())]
     try:
         yield engine
     finally:

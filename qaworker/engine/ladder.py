@@ -5,13 +5,14 @@ failure            then                                         costs an attempt
 ================== ============================================ =========================
 throttled          everybody pauses as long as the provider asks no
 halted             the gate shuts until a probe succeeds        no
-unavailable        again after 5, 10 and 20 s, with jitter      yes, four calls at most
+unavailable        again after 5, 10 and 20 s, with jitter      yes, four at most in a run
 truncated          once more with twice the output cap          its own single chance
 invalid            once more, saying what was wrong             its own single chance
 permanent          dead                                         -
 ================== ============================================ =========================
 
-Chunks that share a prompt are asked alone before any of them is dead.
+A call that is cancelled at the task's hard limit was unavailable. Chunks that share a prompt are
+asked alone before any of them is dead: once, where the provider was unavailable.
 """
 
 from __future__ import annotations
@@ -24,14 +25,13 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from qaworker import logs
-from qaworker.engine.gate import Gate, Pass
+from qaworker.engine.gate import Gates, Passes
 from qaworker.errors import (
     AnswerInvalid,
     AnswerTruncated,
     CallError,
     HaltError,
     InternalFault,
-    PermanentError,
     ProviderThrottled,
     ProviderUnavailable,
 )
@@ -41,6 +41,7 @@ from qaworker.models import Chunk, GenerationConfig, Usage
 log = logs.get(__name__)
 
 BACKOFF_S = (5.0, 10.0, 20.0)
+ATTEMPTS = len(BACKOFF_S) + 1
 LARGER_CAP = 2.0
 # After any other error the provider did answer: the account works.
 NO_ANSWER = (HaltError, InternalFault, ProviderThrottled, ProviderUnavailable)
@@ -74,6 +75,7 @@ class Prompt:
     model: str
     usage: Usage
     calls: int
+    attempts: int = 0
     is_stopping: bool = False
     _is_calling: bool = False
     _timeout: asyncio.Timeout | None = field(default=None, repr=False)
@@ -87,7 +89,7 @@ class Prompt:
     def abort(self) -> None:
         """Begin no other call, and cancel the one on the wire."""
         self.is_stopping = True
-        if self._timeout is not None:
+        if self._timeout is not None and not self._timeout.expired():
             self._timeout.reschedule(asyncio.get_running_loop().time())
 
     @asynccontextmanager
@@ -108,11 +110,13 @@ class Prompt:
         """A call that ends in time, or as soon as ``abort`` says."""
         self.calls += 1
         self._is_calling = True
+        begun_at_s = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(timeout_s) as self._timeout:
                 yield
         except TimeoutError as error:
-            raise ProviderUnavailable(f"no answer within {timeout_s:g} s") from error
+            waited_s = asyncio.get_running_loop().time() - begun_at_s
+            raise ProviderUnavailable(f"no answer within {waited_s:.0f} s") from error
         finally:
             self._is_calling = False
             self._timeout = None
@@ -124,17 +128,15 @@ class Ladder:
     def __init__(
         self,
         generator: Generator,
-        gate: Gate,
+        gates: Gates,
         *,
         calls_in_flight: int,
         call_timeout_s: float,
-        backoff_s: Sequence[float] = BACKOFF_S,
     ) -> None:
         self._generator = generator
-        self._gate = gate
+        self._gates = gates
         self._slots = asyncio.Semaphore(calls_in_flight)
         self._call_timeout_s = call_timeout_s
-        self._backoff_s = backoff_s
         self.calls_in_flight = 0
 
     async def ask(self, prompt: Prompt) -> Answer:
@@ -144,16 +146,15 @@ class Ladder:
             CallError: the last failure; the prompt cannot succeed as it is.
             HandedBack: the prompt was stopped first.
         """
-        attempts = 0
         cap_factor = 1.0
         repair: str | None = None
         while True:
             try:
                 return await self._call(prompt, cap_factor=cap_factor, repair=repair)
             except ProviderThrottled as error:
-                self._gate.pause(error.retry_after_s or self._backoff_s[0])
+                self._gates.pause(error.retry_after_s or BACKOFF_S[0])
             except HaltError as error:
-                self._gate.shut(error)
+                self._gates.shut(error, prompt.model)
             except AnswerTruncated:
                 if cap_factor == LARGER_CAP:
                     raise
@@ -163,17 +164,17 @@ class Ladder:
                     raise
                 repair = str(error)
             except ProviderUnavailable as error:
-                attempts += 1
-                if attempts > len(self._backoff_s):
+                prompt.attempts += 1
+                if prompt.attempts >= ATTEMPTS:
                     raise
-                delay_s = self._backoff_s[attempts - 1] * random.uniform(0.75, 1.25)
+                delay_s = BACKOFF_S[prompt.attempts - 1] * random.uniform(0.75, 1.25)
                 log.info("call_failed", error=str(error), again_in_s=round(delay_s, 1))
                 async with prompt.waiting():
                     await asyncio.sleep(delay_s)
 
     async def _call(self, prompt: Prompt, *, cap_factor: float, repair: str | None) -> Answer:
         async with prompt.waiting():
-            passed = await self._take_slot()
+            passes = await self._take_slot(prompt.model)
         self.calls_in_flight += 1
         try:
             async with prompt.calling(self._call_timeout_s):
@@ -181,14 +182,12 @@ class Ladder:
         except CallError as error:
             prompt.usage += error.usage or Usage()
             if not isinstance(error, NO_ANSWER):
-                self._gate.answered(passed)
-            if prompt.is_stopping and not isinstance(error, PermanentError):
-                raise HandedBack from error
+                self._gates.answered(passes)
             raise
         finally:
             self.calls_in_flight -= 1
             self._slots.release()
-        self._gate.answered(passed)
+        self._gates.answered(passes)
         prompt.usage += answer.usage
         return answer
 
@@ -207,10 +206,11 @@ class Ladder:
             log.exception("call_raised")
             raise InternalFault(f"{type(error).__name__}: see the worker's log") from error
 
-    async def _take_slot(self) -> Pass:
-        await self._slots.acquire()
-        try:
-            return await self._gate.pass_through()
-        except BaseException:
+    async def _take_slot(self, model: str) -> Passes:
+        # Who waits at a gate holds no slot, so that a model which is held leaves all to the others.
+        while True:
+            passes = await self._gates.pass_through(model)
+            await self._slots.acquire()
+            if self._gates.honour(passes):
+                return passes
             self._slots.release()
-            raise

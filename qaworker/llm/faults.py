@@ -22,6 +22,7 @@ from qaworker.errors import (
     CallError,
     ChunkTooLarge,
     HaltError,
+    ModelRefused,
     ProviderThrottled,
     ProviderUnavailable,
     RequestRefused,
@@ -44,7 +45,7 @@ _HALTING_CODES: Final = frozenset(
         "project_spend_limit_exceeded",
     }
 )
-# The request has the same parameters for every chunk, so every call would fail.
+# The request has the same parameters for every chunk, so every call to the model would fail.
 _PARAMETER_CODES: Final = frozenset(
     {"invalid_json_schema", "unknown_parameter", "unsupported_parameter", "unsupported_value"}
 )
@@ -52,8 +53,8 @@ _TOO_LARGE_CODES: Final = frozenset(
     {"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"}
 )
 _ACCOUNT_STATUSES: Final = frozenset({401, 402, 403})
-# A redirect is left over when it leads nowhere; a wrong path is not found or takes no POST.
-_ADDRESS_STATUSES: Final = frozenset({301, 302, 303, 304, 307, 308, 404, 405})
+# A redirect is left over when it leads nowhere; a wrong path takes no POST.
+_ADDRESS_STATUSES: Final = frozenset({301, 302, 303, 304, 307, 308, 405})
 _PASSING_STATUSES: Final = frozenset({408, 409, 425})
 # vLLM has no code for it; OpenAI sends the second as a 429 for a request above the whole TPM,
 # which no waiting would cure.
@@ -87,10 +88,15 @@ def _of_status(error: openai.APIStatusError, model: str, said: str) -> CallError
         return HaltError(
             _short(f"{answer}: check OPENAI_API_KEY, its quota and spend limits{said}")
         )
-    if "model_not_found" in codes or status in _ADDRESS_STATUSES:
-        return HaltError(_short(f"{answer}: check the model {model!r} and OPENAI_BASE_URL{said}"))
+    # What is not found may be the path; but then no model is, and each is held by itself.
+    if "model_not_found" in codes or status == HTTPStatus.NOT_FOUND:
+        return ModelRefused(
+            _short(f"{answer}: check the model {model!r} and OPENAI_BASE_URL{said}")
+        )
+    if status in _ADDRESS_STATUSES:
+        return HaltError(_short(f"{answer}: check OPENAI_BASE_URL{said}"))
     if codes & _PARAMETER_CODES:
-        return HaltError(_short(f"{answer}: model {model!r} refuses the parameters{said}"))
+        return ModelRefused(_short(f"{answer}: model {model!r} refuses the parameters{said}"))
     if codes & _TOO_LARGE_CODES or _TOO_LARGE_MESSAGE.search(_message(error)):
         return ChunkTooLarge(_short(f"{answer}: make chunks smaller with --max-tokens{said}"))
     if status == HTTPStatus.TOO_MANY_REQUESTS:

@@ -7,23 +7,35 @@ finds the outcome, or finds the claim and waits. Claims expire, so a dead proces
 
 from __future__ import annotations
 
+import secrets
 import zlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
 from qaworker import keys, logs
-from qaworker.models import Outcome
+from qaworker.models import Outcome, Usage, Value
 from qaworker.store.connections import store_errors
 
 log = logs.get(__name__)
 
 # A dead worker's messages return to the queue after as long (the transport's visibility timeout).
 CLAIM_TTL = timedelta(seconds=40)
+
+# KEYS[*] -> claims (String)
+# ARGV[1] -> their owner
+# Deletes those that are the owner's: one that expired may be another's by now.
+_RELEASE: Final = """
+for _, key in ipairs(KEYS) do
+  if redis.call("GET", key) == ARGV[1] then
+    redis.call("DEL", key)
+  end
+end
+"""
 
 
 def encode(outcome: Outcome) -> bytes:
@@ -47,14 +59,41 @@ def settles(outcome: Outcome, run_id: str) -> bool:
     return outcome.kind != "dead" or outcome.run_id == run_id
 
 
+class Spent(Value):
+    """What a run has spent on a chunk that has no outcome yet."""
+
+    attempts: int = 0
+    """Calls the provider failed; see :mod:`qaworker.engine.ladder` for those that count."""
+    calls: int = 0
+    usage: Usage = Usage()
+
+    def __add__(self, other: Spent) -> Spent:
+        """What was spent on chunks that are asked together: the most attempts, the sum of the rest."""
+        return Spent(
+            attempts=max(self.attempts, other.attempts),
+            calls=self.calls + other.calls,
+            usage=self.usage + other.usage,
+        )
+
+
+def _spent(blob: bytes) -> Spent:
+    try:
+        return Spent.model_validate_json(blob)
+    except ValueError as error:  # of another version
+        log.warning("spent_unreadable", error=str(error))
+        return Spent()
+
+
 @dataclass(frozen=True, slots=True)
 class Claims:
     """What a process learnt when it asked for digests."""
 
-    known: dict[str, Outcome]
-    claimed: tuple[str, ...]
-    busy: tuple[str, ...]
+    known: dict[str, Outcome] = field(default_factory=dict)
+    claimed: tuple[str, ...] = ()
+    busy: tuple[str, ...] = ()
     """Claimed by another process."""
+    spent: dict[str, Spent] = field(default_factory=dict)
+    """Of what is claimed, where the run has asked before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,50 +110,74 @@ class OutcomeStore:
 
     def __init__(self, redis: AsyncRedis, *, owner: str, keep: timedelta) -> None:
         self._redis = redis
-        self._owner = owner
+        # A process that starts anew with the same number is a stranger to its predecessor's claims.
+        self._owner = f"{owner}:{secrets.token_hex(4)}"
         self._keep = keep
 
     async def claim(self, digests: Sequence[str], run_id: str) -> Claims:
         """Claim what has no outcome and no other owner.
 
-        The claim is asked for before the outcome is read: an outcome written in between is seen.
+        The claim is asked for before the outcome is read: an outcome written in between is seen. A
+        claim that is ours already was granted with an answer that never came.
         """
+        names = [keys.outcome(d) for d in digests] + [keys.spent(run_id, d) for d in digests]
         with store_errors():
             async with self._redis.pipeline(transaction=False) as pipe:
                 for digest in digests:
-                    pipe.set(keys.claim(digest), self._owner, nx=True, px=CLAIM_TTL)
-                pipe.mget([keys.outcome(digest) for digest in digests])
-                *granted, blobs = await pipe.execute()
+                    pipe.set(keys.claim(digest), self._owner, nx=True, get=True, px=CLAIM_TTL)
+                pipe.mget(names)
+                *owners, blobs = await pipe.execute()
         known: dict[str, Outcome] = {}
         claimed: list[str] = []
         busy: list[str] = []
         needless: list[str] = []
-        for digest, is_ours, blob in zip(digests, granted, blobs, strict=True):
+        spent: dict[str, Spent] = {}
+        places = zip(digests, owners, blobs[: len(digests)], blobs[len(digests) :], strict=True)
+        for digest, owner, blob, spent_blob in places:
             outcome = decode(blob)
+            is_ours = owner in {None, self._owner.encode()}
             if outcome is not None and settles(outcome, run_id):
                 known[digest] = outcome
                 if is_ours:
                     needless.append(digest)
             elif is_ours:
                 claimed.append(digest)
+                if spent_blob is not None:
+                    spent[digest] = _spent(spent_blob)
             else:
                 busy.append(digest)
         if needless:
             await self.release(needless)
-        return Claims(known, tuple(claimed), tuple(busy))
+        return Claims(known, tuple(claimed), tuple(busy), spent)
 
-    async def renew(self, digests: Iterable[str]) -> None:
+    async def renew(self, digests: Sequence[str]) -> None:
         """Hold claims for another term; also after Redis forgot them."""
+        if not digests:
+            return
         with store_errors():
             async with self._redis.pipeline(transaction=False) as pipe:
                 for digest in digests:
                     pipe.set(keys.claim(digest), self._owner, px=CLAIM_TTL)
                 await pipe.execute()
 
-    async def release(self, digests: Iterable[str]) -> None:
-        """Give claims up without an outcome."""
+    async def release(self, digests: Sequence[str]) -> None:
+        """Give up those claims that are ours."""
+        if not digests:
+            return
+        names = [keys.claim(digest) for digest in digests]
         with store_errors():
-            await self._redis.delete(*[keys.claim(digest) for digest in digests])
+            await self._redis.eval(_RELEASE, len(names), *names, self._owner)
+
+    async def spend(self, spent: Mapping[str, Spent], run_id: str) -> None:
+        """Note what a run has spent in all on chunks without outcome, for who asks next."""
+        if not spent:
+            return
+        with store_errors():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for digest, one in spent.items():
+                    blob = one.model_dump_json(exclude_defaults=True)
+                    pipe.set(keys.spent(run_id, digest), blob, ex=self._keep)
+                await pipe.execute()
 
     async def write(self, notices: Sequence[Notice]) -> None:
         """Store new outcomes, give up their claims and tell the runs, in one round trip."""
@@ -124,7 +187,9 @@ class OutcomeStore:
                 for notice in notices:
                     if notice.outcome is not None:
                         pipe.set(keys.outcome(notice.digest), encode(notice.outcome), ex=self._keep)
-                        pipe.delete(keys.claim(notice.digest))
+                        pipe.delete(
+                            keys.claim(notice.digest), keys.spent(notice.run_id, notice.digest)
+                        )
                     if notice.run_id:
                         told.setdefault(notice.run_id, []).append(notice.digest)
                 for run_id, digests in told.items():

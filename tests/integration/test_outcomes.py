@@ -15,7 +15,7 @@ from qaworker import keys
 from qaworker.errors import ConfigError, StoreUnavailable
 from qaworker.models import Outcome, QAPair, Usage
 from qaworker.store.connections import connect, connect_async, require
-from qaworker.store.outcomes import CLAIM_TTL, Notice, OutcomeReader, OutcomeStore
+from qaworker.store.outcomes import CLAIM_TTL, Notice, OutcomeReader, OutcomeStore, Spent
 from tests.support.redis_server import RedisServer
 
 T = TypeVar("T")
@@ -112,13 +112,11 @@ def test_a_claim_is_exclusive_however_many_ask(redis_url: str) -> None:
     digests = [f"d{n}" for n in range(50)]
 
     async def scenario(*processes: OutcomeStore) -> list[str]:
-        found = await asyncio.gather(
-            *(process.claim(digests, "run") for process in processes for _ in range(8))
-        )
+        found = await asyncio.gather(*(process.claim(digests, "run") for process in processes))
         assert all(set(c.claimed) | set(c.busy) == set(digests) for c in found)
         return [digest for claims in found for digest in claims.claimed]
 
-    claimed = with_stores(redis_url, scenario, owners=("here", "there"))
+    claimed = with_stores(redis_url, scenario, owners=[f"host:{n}" for n in range(16)])
     assert sorted(claimed) == sorted(digests)
 
 
@@ -184,7 +182,58 @@ def test_a_claim_ends_by_itself_unless_it_is_renewed(redis_url: str, redis_clien
 
     with_stores(redis_url, scenario)
     assert redis_client.pttl(keys.claim("d2")) <= 5000 < redis_client.pttl(keys.claim("d1"))
-    assert redis_client.get(keys.claim("d3")) == b"me"
+    assert redis_client.get(keys.claim("d3")).startswith(b"me:")
+
+
+def test_a_claim_whose_grant_got_lost_is_ours_at_the_next_ask(redis_url: str) -> None:
+    async def scenario(one: OutcomeStore) -> None:
+        for _ in range(2):
+            assert (await one.claim(["d1"], "run")).claimed == ("d1",)
+
+    with_stores(redis_url, scenario)
+
+
+def test_a_process_of_the_same_number_is_a_stranger(redis_url: str) -> None:
+    """In a container every worker has the number 1."""
+
+    async def scenario(dead: OutcomeStore, restarted: OutcomeStore) -> None:
+        await dead.claim(["d1"], "run")
+        assert (await restarted.claim(["d1"], "run")).busy == ("d1",)
+
+    with_stores(redis_url, scenario, owners=("host:1", "host:1"))
+
+
+def test_a_release_leaves_what_is_anothers(redis_url: str, redis_client: Any) -> None:
+    async def scenario(here: OutcomeStore, there: OutcomeStore) -> None:
+        await here.claim(["d1"], "run")
+        await there.claim(["d2"], "run")
+        await here.release(["d1", "d2", "d3"])
+
+    with_stores(redis_url, scenario, owners=("here", "there"))
+    assert list(redis_client.scan_iter("*")) == [keys.claim("d2").encode()]
+
+
+def test_what_a_run_has_spent_is_told_to_its_next_claim_and_to_no_other_run(
+    redis_url: str, redis_client: Any
+) -> None:
+    spent = Spent(attempts=2, calls=3, usage=Usage(input=200))
+
+    async def scenario(here: OutcomeStore, there: OutcomeStore) -> None:
+        await here.spend({"d1": spent}, "run")
+        assert (await there.claim(["d0", "d1"], "run")).spent == {"d1": spent}
+        await there.release(["d1"])
+        assert (await here.claim(["d1"], "other")).spent == {}
+
+    with_stores(redis_url, scenario, owners=("here", "there"))
+    key = keys.spent("run", "d1")
+    assert KEEP.total_seconds() - 60 < redis_client.ttl(key) <= KEEP.total_seconds()
+    store(redis_client, ok("d1"))
+    assert redis_client.get(key) is None
+
+
+def test_what_another_version_spent_is_nothing(redis_url: str, redis_client: Redis) -> None:
+    redis_client.set(keys.spent("run", "d1"), b'{"of": "another version"}')
+    assert with_stores(redis_url, lambda one: one.claim(["d1"], "run")).spent == {"d1": Spent()}
 
 
 def test_a_released_claim_can_be_taken(redis_url: str) -> None:
@@ -217,6 +266,7 @@ STORE_CALLS: dict[str, Callable[[OutcomeStore], Awaitable[object]]] = {
     "claim": lambda one: one.claim(["d1"], "run"),
     "renew": lambda one: one.renew(["d1"]),
     "release": lambda one: one.release(["d1"]),
+    "spend": lambda one: one.spend({"d1": Spent(attempts=1)}, "run"),
     "write": lambda one: one.write([Notice("d1", "run", ok("d1"))]),
 }
 READER_CALLS: dict[str, Callable[[OutcomeReader], object]] = {

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from qaworker.engine.batches import Batch, parse_batch
 from qaworker.errors import StoreUnavailable
 from qaworker.llm.generator import Answer
 from qaworker.models import Chunk, GenerationConfig, Language, Outcome, QAPair, Usage
-from qaworker.store.outcomes import CLAIM_TTL, Claims, Notice, OutcomeStore, settles
+from qaworker.store.outcomes import CLAIM_TTL, Claims, Notice, OutcomeStore, Spent, settles
 from tests.support.virtual_time import now_s
 
 TEXTS: dict[Language, str] = {
@@ -29,9 +29,11 @@ def chunk(number: int = 0, language: Language = "en") -> Chunk:
     )
 
 
-def batch(*chunks: Chunk, run_id: str = "run", batch_chunks: int = 1) -> Batch:
+def batch(
+    *chunks: Chunk, run_id: str = "run", batch_chunks: int = 1, model: str = "gpt-5-mini"
+) -> Batch:
     config = GenerationConfig(batch_chunks=batch_chunks)
-    return parse_batch(chunks, config, "gpt-5-mini", run_id=run_id, task_id=f"task-of-{run_id}")
+    return parse_batch(chunks, config, model, run_id=run_id, task_id=f"task-of-{run_id}")
 
 
 def pair(of: Chunk) -> QAPair:
@@ -62,6 +64,7 @@ class Call:
     cap_factor: float
     repair: str | None
     at_s: float
+    model: str = ""
 
     @property
     def ids(self) -> list[str]:
@@ -83,12 +86,12 @@ class FakeGenerator:
         self,
         chunks: Sequence[Chunk],
         config: GenerationConfig,  # noqa: ARG002, the signature is the generator's
-        model: str,  # noqa: ARG002, the same
+        model: str,
         *,
         cap_factor: float = 1.0,
         repair: str | None = None,
     ) -> Answer:
-        call = Call(tuple(chunks), cap_factor, repair, now_s())
+        call = Call(tuple(chunks), cap_factor, repair, now_s(), model)
         self.calls.append(call)
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)
@@ -118,6 +121,8 @@ class FakeRedis:
     """Digest -> owner, and when the claim expires."""
     done: list[tuple[str, str]] = field(default_factory=list)
     """Run and digest of every notice."""
+    spent: dict[tuple[str, str], Spent] = field(default_factory=dict)
+    """By run and digest."""
     writes: list[list[Notice]] = field(default_factory=list)
     is_away: bool = False
 
@@ -140,25 +145,31 @@ class FakeStore(OutcomeStore):
         known, claimed, busy = {}, [], []
         for digest in digests:
             outcome = redis.outcomes.get(digest)
-            _, expires_at = redis.claims.get(digest, ("", 0.0))
+            owner, expires_at = redis.claims.get(digest, ("", 0.0))
             if outcome is not None and settles(outcome, run_id):
                 known[digest] = outcome
-            elif expires_at > now_s():
+            elif expires_at > now_s() and owner != self._owner:
                 busy.append(digest)
             else:
                 self._hold(digest)
                 claimed.append(digest)
-        return Claims(known, tuple(claimed), tuple(busy))
+        spent = {d: redis.spent[run_id, d] for d in claimed if (run_id, d) in redis.spent}
+        return Claims(known, tuple(claimed), tuple(busy), spent)
 
-    async def renew(self, digests: Iterable[str]) -> None:
+    async def renew(self, digests: Sequence[str]) -> None:
         await self._trip()
         for digest in digests:
             self._hold(digest)
 
-    async def release(self, digests: Iterable[str]) -> None:
+    async def release(self, digests: Sequence[str]) -> None:
         redis = await self._trip()
         for digest in digests:
-            redis.claims.pop(digest, None)
+            if redis.claims.get(digest, ("", 0.0))[0] == self._owner:
+                del redis.claims[digest]
+
+    async def spend(self, spent: Mapping[str, Spent], run_id: str) -> None:
+        redis = await self._trip()
+        redis.spent |= {(run_id, digest): one for digest, one in spent.items()}
 
     async def write(self, notices: Sequence[Notice]) -> None:
         redis = await self._trip()
@@ -167,6 +178,7 @@ class FakeStore(OutcomeStore):
             if notice.outcome is not None:
                 redis.outcomes[notice.digest] = notice.outcome
                 redis.claims.pop(notice.digest, None)
+                redis.spent.pop((notice.run_id, notice.digest), None)
             if notice.run_id:
                 redis.done.append((notice.run_id, notice.digest))
 

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import TypeVar
 
 import pytest
 
+from qaworker.engine.batches import Batch
 from qaworker.engine.engine import Engine, Limits, running
-from qaworker.errors import HaltError, ProviderUnavailable, RequestRefused
+from qaworker.errors import (
+    CallError,
+    HaltError,
+    ModelRefused,
+    ProviderThrottled,
+    ProviderUnavailable,
+    RequestRefused,
+    StoreUnavailable,
+)
 from qaworker.models import Language, Outcome, Usage
-from qaworker.store.outcomes import CLAIM_TTL
+from qaworker.store.outcomes import CLAIM_TTL, Claims, Notice, Spent
 from tests.support.virtual_time import now_s, run
 from tests.unit.engine.fakes import (
     USAGE,
@@ -37,9 +46,10 @@ def with_engine(
     generator: FakeGenerator,
     redis: FakeRedis,
     limits: Limits = LIMITS,
+    store: type[FakeStore] = FakeStore,
 ) -> T:
     async def host() -> T:
-        async with running(generator, FakeStore(redis), limits) as engine:
+        async with running(generator, store(redis), limits) as engine:
             return await scenario(engine)
 
     return run(host())
@@ -445,6 +455,211 @@ def test_a_cancelled_batch_leaves_no_claim_behind(redis: FakeRedis) -> None:
         return await engine.process(made)
 
     assert len(with_engine(scenario, FakeGenerator(), redis)) == 1
+
+
+async def deliver(engine: Engine, made: Batch) -> list[int]:
+    """Process a batch until no message is left; how many outcomes each delivery had."""
+    found: list[int] = []
+    while not found or found[-1] < len(made.digests):
+        assert len(found) < 20, "it goes on for ever"
+        found.append(len(await engine.process(made)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("latency_s", "deliveries"), [(10_000, 2), (70, 1), (90, 2)], ids=["never", "70 s", "90 s"]
+)
+def test_a_chunk_whose_calls_all_fail_is_dead_after_four_of_all_deliveries(
+    redis: FakeRedis, latency_s: float, deliveries: int
+) -> None:
+    """Four calls of 100 s and the waits between them do not fit into a task."""
+    generator = FakeGenerator(
+        lambda _: ProviderUnavailable("500", usage=USAGE), latency_s=lambda _: latency_s
+    )
+    made = batch(*map(chunk, range(4)))
+    found = with_engine(lambda engine: deliver(engine, made), generator, redis)
+    assert len(found) == deliveries
+    assert len(generator.calls) == 16
+    for outcome in redis.outcomes.values():
+        assert (outcome.kind, outcome.reason, outcome.calls) == ("dead", "unavailable", 4)
+        assert outcome.usage.input == USAGE.input * generator.answered / 4
+    assert redis.spent == {}
+
+
+@pytest.mark.parametrize("call_timeout_s", [100, 500])
+def test_chunks_of_a_prompt_whose_calls_all_fail_end_too(
+    redis: FakeRedis, call_timeout_s: float
+) -> None:
+    limits = Limits(4, call_timeout_s, LIMITS.soft_limit_s, LIMITS.hard_limit_s)
+    generator = FakeGenerator(latency_s=lambda _: 10_000)
+    made = batch(*map(chunk, range(3)), batch_chunks=3)
+    with_engine(lambda engine: deliver(engine, made), generator, redis, limits)
+    assert {outcome.reason for outcome in redis.outcomes.values()} == {"unavailable"}
+    assert totals(redis.outcomes)[0] == len(generator.calls) <= 4 + 3
+
+
+def test_what_was_spent_in_vain_counts_in_the_run_and_in_no_other(redis: FakeRedis) -> None:
+    failures = [ProviderUnavailable("x", usage=USAGE)] * 2
+    generator = FakeGenerator(replies(*failures), latency_s=lambda _: 99)
+    made = batch(chunk(1))
+
+    async def scenario(engine: Engine) -> None:
+        assert await engine.process(made) == {}
+        assert redis.spent == {
+            ("run", made.digests[0]): Spent(attempts=3, calls=3, usage=USAGE + USAGE)
+        }
+        await engine.process(made)
+
+    with_engine(scenario, generator, redis)
+    [outcome] = redis.outcomes.values()
+    assert (outcome.kind, outcome.calls) == ("ok", 4)
+
+
+@pytest.mark.parametrize("passing", [ProviderThrottled(retry_after_s=60), HaltError(), None])
+def test_a_hand_back_that_is_no_fault_of_the_chunk_costs_no_attempt(
+    redis: FakeRedis, passing: CallError | None
+) -> None:
+    """None: the second chunk waits for the only slot, and its call never begins."""
+    limits = Limits(1, 500, LIMITS.soft_limit_s, LIMITS.hard_limit_s)
+    generator = FakeGenerator(
+        lambda call: passing or answer(call.chunks), latency_s=lambda _: 1 if passing else 290
+    )
+    made = batch(chunk(1), chunk(2))
+    with_engine(lambda engine: engine.process(made), generator, redis, limits)
+    assert all(spent.attempts == 0 for spent in redis.spent.values())
+    assert bool(redis.spent) == (passing is not None)
+
+
+def test_a_dead_chunk_of_one_run_is_asked_again_for_another_that_waited_for_it(
+    redis: FakeRedis,
+) -> None:
+    generator = FakeGenerator(replies(RequestRefused("filtered")))
+
+    async def scenario(engine: Engine) -> Pair:
+        return await asyncio.gather(
+            engine.process(batch(chunk(1), run_id="a")), engine.process(batch(chunk(1), run_id="b"))
+        )
+
+    first, second = with_engine(scenario, generator, redis)
+    assert [(o.kind, o.run_id) for o in first.values()] == [("dead", "a")]
+    assert [(o.kind, o.run_id) for o in second.values()] == [("ok", "b")]
+
+
+def test_a_redis_that_comes_back_empty_lets_no_two_batches_claim_a_chunk(redis: FakeRedis) -> None:
+    redis.is_away = True
+    generator = FakeGenerator(latency_s=lambda _: 5)
+
+    async def scenario(engine: Engine) -> Pair:
+        first = asyncio.create_task(engine.process(batch(chunk(1), run_id="a")))
+        await asyncio.sleep(0.5)
+        second = asyncio.create_task(engine.process(batch(chunk(1), run_id="b")))
+        await asyncio.sleep(0.4)
+        redis.is_away = False
+        await asyncio.sleep(0.3)
+        redis.claims.clear()
+        return await asyncio.gather(first, second)
+
+    first, second = with_engine(scenario, generator, redis)
+    assert first == second
+    assert len(generator.calls) == 1
+
+
+def test_a_claim_whose_grant_got_lost_is_ours(redis: FakeRedis) -> None:
+    class Lossy(FakeStore):
+        losses = 1
+
+        async def claim(self, digests: Sequence[str], run_id: str) -> Claims:
+            claims = await super().claim(digests, run_id)
+            if self.losses:
+                self.losses -= 1
+                raise StoreUnavailable
+            return claims
+
+    generator = FakeGenerator()
+    with_engine(lambda e: e.process(batch(chunk(1))), generator, redis, store=Lossy)
+    assert generator.calls[0].at_s < 2
+
+
+def test_a_renewal_under_way_does_not_revive_a_claim_that_was_given_up(redis: FakeRedis) -> None:
+    class Slow(FakeStore):
+        async def renew(self, digests: Sequence[str]) -> None:
+            await asyncio.sleep(0.1)
+            await super().renew(digests)
+
+    async def scenario(engine: Engine) -> dict[str, tuple[str, float]]:
+        cancelled = asyncio.create_task(engine.process(batch(chunk(1))))
+        await asyncio.sleep(CLAIM_S / 4 + 0.05)
+        cancelled.cancel()
+        await asyncio.sleep(1)
+        return redis.claims
+
+    generator = FakeGenerator(latency_s=lambda _: 50)
+    assert with_engine(scenario, generator, redis, store=Slow) == {}
+
+
+def test_a_model_that_is_refused_holds_no_other_and_keeps_no_slot(redis: FakeRedis) -> None:
+    wrong, right = "gpt-5-mni", "gpt-5-mini"
+    generator = FakeGenerator(
+        lambda call: ModelRefused("no such model") if call.model == wrong else answer(call.chunks)
+    )
+
+    async def scenario(engine: Engine) -> tuple[float, str]:
+        held = asyncio.create_task(engine.process(batch(*map(chunk, range(8)), model=wrong)))
+        await asyncio.sleep(5)
+        await engine.process(batch(*map(chunk, range(8)), model=right))
+        at_s, halted_by = now_s(), str(engine.halted_by)
+        engine.drain()
+        assert await held == {}
+        return at_s, halted_by
+
+    at_s, halted_by = with_engine(scenario, generator, redis)
+    assert at_s < 8
+    assert halted_by == "no such model"
+
+
+def test_a_write_that_cannot_be_done_ends_its_batch_and_no_other(redis: FakeRedis) -> None:
+    poison, good = batch(chunk(1)), batch(chunk(2))
+
+    class Picky(FakeStore):
+        async def write(self, notices: Sequence[Notice]) -> None:
+            if any(notice.digest in poison.digests for notice in notices):
+                raise ValueError("poison")
+            await super().write(notices)
+
+    async def scenario(engine: Engine) -> dict[str, Outcome]:
+        async with asyncio.timeout(100):
+            bad = asyncio.create_task(engine.process(poison))
+            outcomes = await engine.process(good)
+            with pytest.raises(ExceptionGroup) as caught:
+                await bad
+        assert caught.group_contains(ValueError, match="poison")
+        return outcomes
+
+    assert with_engine(scenario, FakeGenerator(), redis, store=Picky) == redis.outcomes != {}
+    assert redis.claims == {}
+
+
+def test_claims_are_renewed_also_after_a_defect_in_one_renewal(redis: FakeRedis) -> None:
+    class Faulty(FakeStore):
+        faults = 1
+
+        async def renew(self, digests: Sequence[str]) -> None:
+            if self.faults:
+                self.faults -= 1
+                raise ValueError("a defect")
+            await super().renew(digests)
+
+    made = batch(chunk(1))
+
+    async def scenario(engine: Engine) -> float:
+        task = asyncio.create_task(engine.process(made))
+        await asyncio.sleep(90)
+        expires_at = redis.claims[made.digests[0]][1]
+        await task
+        return expires_at
+
+    generator = FakeGenerator(latency_s=lambda _: 95)
+    assert with_engine(scenario, generator, redis, store=Faulty) > 90
 
 
 def test_chunks_done_counts_what_this_process_wrote(redis: FakeRedis) -> None:

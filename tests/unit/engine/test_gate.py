@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from qaworker.engine.gate import Gate
-from qaworker.errors import HaltError
+from qaworker.engine.gate import Gate, Gates
+from qaworker.errors import HaltError, ModelRefused
 from tests.support.virtual_time import now_s, run
 
 
@@ -107,3 +107,55 @@ def test_an_answer_does_not_end_a_pause(is_shut: bool) -> None:
         return await passes(gate, 1)
 
     assert run(scenario()) == [12 if is_shut else 7]
+
+
+def test_a_model_that_is_refused_holds_only_itself() -> None:
+    async def scenario() -> list[float]:
+        gates = Gates(probe_interval_s=15)
+        gates.shut(ModelRefused("no such model"), "wrong")
+        times = []
+        for model in ("right", "wrong"):
+            await gates.pass_through(model)
+            times.append(now_s())
+        return times
+
+    assert run(scenario()) == [0, 15]
+
+
+def test_a_broken_account_holds_every_model_until_any_is_answered() -> None:
+    async def scenario() -> tuple[list[float], object]:
+        gates = Gates(probe_interval_s=15)
+        gates.shut(HaltError("no quota"), "one")
+        passes = await gates.pass_through("one")
+        times = [now_s()]
+        asyncio.get_running_loop().call_later(2, gates.answered, passes)
+        await gates.pass_through("another")
+        return [*times, now_s()], gates.halted_by
+
+    assert run(scenario()) == ([15, 17], None)
+
+
+def test_the_account_is_named_before_a_model_as_what_holds() -> None:
+    async def scenario() -> list[str]:
+        gates = Gates()
+        gates.shut(ModelRefused("no such model"), "wrong")
+        before = str(gates.halted_by)
+        gates.shut(HaltError("no quota"), "wrong")
+        return [before, str(gates.halted_by)]
+
+    assert run(scenario()) == ["no such model", "no quota"]
+
+
+@pytest.mark.parametrize("close", ["shut", "pause"])
+def test_a_pass_from_before_the_gate_closed_is_honoured_no_more(close: str) -> None:
+    async def scenario() -> tuple[bool, bool]:
+        gates = Gates()
+        passes = await gates.pass_through("model")
+        before = gates.honour(passes)
+        if close == "shut":
+            gates.shut(HaltError("no quota"), "model")
+        else:
+            gates.pause(5)
+        return before, gates.honour(passes)
+
+    assert run(scenario()) == (True, False)

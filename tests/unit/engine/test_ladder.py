@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from qaworker.engine.gate import Gate
+from qaworker.engine.gate import Gates
 from qaworker.engine.ladder import BACKOFF_S, HandedBack, Ladder, Prompt
 from qaworker.errors import (
     AnswerInvalid,
@@ -31,8 +31,8 @@ def prompt_of(language: Language = "en") -> Prompt:
     return Prompt(made.chunks, made.config, made.model, usage=Usage(), calls=0)
 
 
-def ladder_on(generator: FakeGenerator, *, gate: Gate | None = None, slots: int = 4) -> Ladder:
-    return Ladder(generator, gate or Gate(), calls_in_flight=slots, call_timeout_s=CALL_TIMEOUT_S)
+def ladder_on(generator: FakeGenerator, *, gates: Gates | None = None, slots: int = 4) -> Ladder:
+    return Ladder(generator, gates or Gates(), calls_in_flight=slots, call_timeout_s=CALL_TIMEOUT_S)
 
 
 async def asked(generator: FakeGenerator, prompt: Prompt) -> Answer:
@@ -114,28 +114,28 @@ def test_what_is_no_fault_of_the_chunk_costs_no_attempt(passing: CallError) -> N
 
 def test_a_broken_account_is_probed_by_one_call_at_a_time_until_it_works() -> None:
     generator = FakeGenerator(replies(*[HaltError("no quota")] * 5), latency_s=lambda _: 1.0)
-    gate = Gate(probe_interval_s=15)
-    ladder = ladder_on(generator, gate=gate)
+    gates = Gates(probe_interval_s=15)
+    ladder = ladder_on(generator, gates=gates)
 
     async def scenario() -> None:
         await asyncio.gather(*(ladder.ask(prompt_of()) for _ in range(3)))
 
     run(scenario())
     assert [call.at_s for call in generator.calls] == [0, 0, 0, 16, 31, 46, 47, 47]
-    assert gate.halted_by is None
+    assert gates.halted_by is None
 
 
 @pytest.mark.parametrize("answer", [AnswerInvalid("no JSON"), RequestRefused("content filter")])
 def test_any_answer_of_the_provider_shows_that_the_account_works(answer: CallError) -> None:
-    gate = Gate(probe_interval_s=15)
+    gates = Gates(probe_interval_s=15)
     generator = FakeGenerator(replies(HaltError("no quota"), answer))
 
     async def scenario() -> None:
         with contextlib.suppress(RequestRefused):
-            await ladder_on(generator, gate=gate).ask(prompt_of())
+            await ladder_on(generator, gates=gates).ask(prompt_of())
 
     run(scenario())
-    assert gate.halted_by is None
+    assert gates.halted_by is None
 
 
 def test_a_call_that_runs_out_of_memory_is_handed_back() -> None:
@@ -302,4 +302,31 @@ def test_an_abort_cancels_the_call_on_the_wire() -> None:
 
     assert run(scenario()) == 4
     assert (generator.answered, generator.in_flight, ladder.calls_in_flight) == (0, 0, 0)
-    assert prompt.calls == 1
+    assert (prompt.calls, prompt.attempts) == (1, 1)
+
+
+def test_an_abort_of_the_last_call_allowed_is_the_end() -> None:
+    generator, prompt = FakeGenerator(latency_s=lambda _: 10.0), prompt_of()
+    prompt.attempts = 3
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().call_later(4, prompt.abort)
+        await ladder_on(generator).ask(prompt)
+
+    with pytest.raises(ProviderUnavailable, match="no answer within 4 s"):
+        run(scenario())
+
+
+def test_an_abort_at_the_moment_a_call_runs_out_of_time_is_none_too_many() -> None:
+    generator, prompt = FakeGenerator(latency_s=lambda _: CALL_TIMEOUT_S + 1), prompt_of()
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        failures: list[object] = []
+        loop.set_exception_handler(lambda _, context: failures.append(context))
+        loop.call_later(1, loop.call_at, CALL_TIMEOUT_S, prompt.abort)
+        with pytest.raises(HandedBack):
+            await ladder_on(generator).ask(prompt)
+        assert failures == []
+
+    run(scenario())

@@ -1,0 +1,49 @@
+"""Which chunks share a prompt, and how they share what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby, islice
+
+from qaworker.engine.ladder import ATTEMPTS, Prompt
+from qaworker.models import Chunk
+from qaworker.store.outcomes import Spent
+
+_NOTHING = Spent()
+
+
+def prompts(
+    chunks: Mapping[str, Chunk], size: int, spent: Mapping[str, Spent]
+) -> Iterator[dict[str, Chunk]]:
+    """Chunks that share a prompt: up to ``size`` neighbours of one language.
+
+    One with a single attempt left is alone, so that each delivery brings it nearer to its end.
+    """
+
+    def kind(item: tuple[str, Chunk]) -> tuple[str, bool]:
+        digest, chunk = item
+        return chunk.language, spent.get(digest, _NOTHING).attempts >= ATTEMPTS - 1
+
+    for (_, is_last), run in groupby(chunks.items(), key=kind):
+        while prompt := dict(islice(run, 1 if is_last else size)):
+            yield prompt
+
+
+def together(spent: Mapping[str, Spent], digests: Iterable[str]) -> Spent:
+    """What was spent on the chunks of a prompt before."""
+    return sum((spent[digest] for digest in digests if digest in spent), _NOTHING)
+
+
+def shares(digests: Iterable[str], prompt: Prompt, *, is_charged: bool = False) -> dict[str, Spent]:
+    """What each chunk carries on: the attempts all, what they cost only the first.
+
+    Args:
+        digests: chunks of the prompt that have no outcome.
+        prompt: as it ended.
+        is_charged: an outcome says already what the prompt cost.
+    """
+    attempts = Spent(attempts=prompt.attempts)
+    cost = Spent(attempts=prompt.attempts, calls=prompt.calls, usage=prompt.usage)
+    return {
+        digest: attempts if place or is_charged else cost for place, digest in enumerate(digests)
+    }
