@@ -18,8 +18,8 @@ DATABASE_NAME = "run.sqlite"
 # "qawr": tells a run's file from another program's.
 _APPLICATION_ID = 0x71617772
 _VERSION = 1
-# Four times as much fills a ledger of a million chunks 3 % faster.
-_CACHE_KIB = 8 * 1024
+# Five MiB more fill a ledger of 300,000 chunks 8 % faster, and stay for the whole run.
+_CACHE_KIB = 3 * 1024
 
 _SCHEMA = """
 CREATE TABLE run (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
