@@ -21,7 +21,6 @@ from celery.exceptions import Reject
 from kombu import Queue
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
-from redis.exceptions import RedisError
 
 from qaworker import keys, logs, settings
 from qaworker.errors import ConfigError
@@ -181,12 +180,17 @@ class Leases(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no ty
     def _run(self) -> None:
         wait_s = RENEW_S
         while not self._ending.wait(wait_s):
-            try:
-                self._renew()
-                wait_s = RENEW_S
-            except (RedisError, OSError) as error:
-                log.warning("leases_not_renewed", error=str(error))
-                wait_s = RETRY_S
+            wait_s = RENEW_S if self.renewed() else RETRY_S
+
+    def renewed(self) -> bool:
+        """Renew now; False when that failed, which a later try makes up for."""
+        try:
+            self._renew()
+        except Exception as error:  # noqa: BLE001, whatever a channel raises while it is replaced
+            # Without this thread every message held for 40 s would be delivered again, unnoticed.
+            log.warning("leases_not_renewed", error=repr(error))
+            return False
+        return True
 
     def _renew(self) -> None:
         task_consumer = self._consumer.task_consumer

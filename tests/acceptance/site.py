@@ -10,6 +10,7 @@ from typing import Any
 
 from redis import Redis
 
+from qaworker import keys
 from tests.support.processes import QAWORKER, Process, child_environment
 from tests.support.simulators import SimulatorProcess
 from tests.support.waiting import wait_until
@@ -108,6 +109,15 @@ class Site:
     def wait_calls(self, least: int, timeout_s: float = 30) -> None:
         """Wait until so many calls were answered."""
         wait_until(lambda: self.api.stats()["calls"] >= least, timeout_s, f"{least} answers")
+
+    def wait_stored(self, least: int, timeout_s: float = 30) -> None:
+        """Wait until so many calls were answered, and no answer is on its way to Redis."""
+
+        def all_stored() -> bool:
+            stored = len(self.redis.keys(keys.outcome("*")))
+            return stored >= least and stored == self.api.stats()["calls"]
+
+        wait_until(all_stored, timeout_s, f"{least} stored answers")
 
     def wait_in_flight(self, least: int, timeout_s: float = 30) -> None:
         """Wait until so many calls are on the wire."""

@@ -43,7 +43,7 @@ def test_killed_in_process_only_what_was_in_flight_is_called_again(site: Site) -
     dataset = site.dataset(CHUNKS)
     site.simulate("--latency", "1")
     client = site.generate(dataset, "run", **FEW_CALLS)
-    site.wait_calls(CHUNKS // 4)
+    site.wait_stored(CHUNKS // 4)
     client.kill()
     client.wait_exit(5)
 

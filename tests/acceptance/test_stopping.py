@@ -52,7 +52,7 @@ def test_the_chunks_of_a_killed_worker_are_done_by_another(site: Site) -> None:
     killed = site.worker(1, **POOLS["threads"])
     other = site.worker(2, **POOLS["threads"])
     client = site.generate(dataset, "run", "--use-celery")
-    site.wait_calls(CHUNKS // 4)
+    site.wait_stored(CHUNKS // 4)
     killed.kill()
     killed.wait_exit(5)
     assert site.redis.hlen(UNACKED) > 0

@@ -257,3 +257,21 @@ def test_leases_renew_what_the_worker_holds_also_after_redis_was_away(
     assert thread is not None
     thread.join(WAIT_S)
     assert channel.renewed[0] == ("unacked_index", {"tag-1", "tag-2"}, True)
+
+
+@pytest.mark.parametrize("error", [ConnectionError(), AttributeError("a channel half closed")])
+def test_what_a_channel_raises_does_not_end_the_renewal(error: Exception) -> None:
+    class Consumer:
+        task_consumer: object = None
+
+    consumer = Consumer()
+    leases = Leases(consumer)
+    assert leases.renewed()
+
+    class Closing:
+        @property
+        def channel(self) -> object:
+            raise error
+
+    consumer.task_consumer = Closing()
+    assert not leases.renewed()
