@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import logging
 import ssl
-import threading
-import time
 from contextlib import suppress
 from queue import Empty
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
-from celery import Celery, bootsteps
+from celery import Celery
 from celery.app import defaults
 from celery.app.log import Logging
 from celery.exceptions import Reject
@@ -22,17 +20,14 @@ from kombu import Queue
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 
-from qaworker import keys, logs, settings
+from qaworker import keys, settings
+from qaworker.consumer import Leases, PulseStep
 from qaworker.errors import ConfigError
 from qaworker.settings import Settings
 
-log = logs.get(__name__)
-
 VISIBILITY_TIMEOUT_S: Final = 40
-RENEW_S: Final = 10.0
-RETRY_S: Final = 1.0
 # A chunk's prefork child that its own deadlines could not end is killed this much later.
-PREFORK_GRACE_S: Final = 30.0
+PREFORK_GRACE_S: Final = 5.0
 PREFORK_TASKS_PER_CHILD: Final = 50
 
 RUN_HEADER: Final = "qaworker_run"
@@ -156,54 +151,6 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]  # kombu has no ty
 TRANSPORT_ALIASES[TRANSPORT] = f"{__name__}:Transport"
 
 
-class Leases(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
-    """Renews the visibility of the messages this worker holds, so that a slow task runs once.
-
-    In a thread, because Celery's own timer stands still during a warm shutdown and a reconnect,
-    which is when the last calls end.
-    """
-
-    requires = ("celery.worker.consumer.tasks:Tasks",)
-
-    def __init__(self, consumer: Any, **_: Any) -> None:
-        self._ending = threading.Event()
-        self._consumer = consumer
-        self._thread: threading.Thread | None = None
-
-    def start(self, consumer: Any) -> None:
-        """Begin with the first connection; the thread outlives reconnects."""
-        self._consumer = consumer
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
-            self._thread.start()
-
-    def _run(self) -> None:
-        wait_s = RENEW_S
-        while not self._ending.wait(wait_s):
-            wait_s = RENEW_S if self.renewed() else RETRY_S
-
-    def renewed(self) -> bool:
-        """Renew now; False when that failed, which a later try makes up for."""
-        try:
-            self._renew()
-        except Exception as error:  # noqa: BLE001, whatever a channel raises while it is replaced
-            # Without this thread every message held for 40 s would be delivered again, unnoticed.
-            log.warning("leases_not_renewed", error=repr(error))
-            return False
-        return True
-
-    def _renew(self) -> None:
-        task_consumer = self._consumer.task_consumer
-        if task_consumer is None:  # between two connections
-            return
-        channel = task_consumer.channel
-        now = time.time()
-        tags = dict.fromkeys(list(channel.qos._delivered), now)  # noqa: SLF001, kombu has no public way
-        if tags:
-            with channel.conn_or_acquire() as client:
-                client.zadd(channel.unacked_index_key, tags, xx=True)
-
-
 def is_news(record: logging.LogRecord) -> bool:
     """False for the traceback Celery logs when a task is handed back, which a line of ours tells."""
     return not (record.exc_info and isinstance(record.exc_info[1], Reject))
@@ -220,4 +167,4 @@ class WorkerLogging(Logging):  # type: ignore[misc]  # celery has no types
 
 app = Celery("qaworker", set_as_current=False, log=WorkerLogging)
 app.add_defaults(lambda: configuration(settings.load()))
-app.steps["consumer"].add(Leases)
+app.steps["consumer"] |= {Leases, PulseStep}

@@ -6,6 +6,9 @@ The branch of the tree decides what becomes of a chunk::
     ├─ ConfigError              refuse to start (exit 78)
     ├─ InputError               the dataset cannot be read (exit 65)
     ├─ RunDirectoryError        the run directory is in use, full or not writable (exit 75)
+    ├─ OwnerError               what owns the workers could not do what it was told (exit 1)
+    │   ├─ NotAllowed             it wants more rights (exit 77)
+    │   └─ Busy                   somebody else is starting or stopping them (exit 75)
     ├─ TransientError           try the chunk again
     │   ├─ ProviderThrottled      the provider said 429: costs no attempt
     │   ├─ ProviderUnavailable    5xx, timeout, connection error
@@ -43,6 +46,7 @@ class ExitCode(IntEnum):
     """The API refuses or does not answer."""
     TRY_AGAIN = 75
     """Redis is away, or the run is not complete: the same command goes on."""
+    NOT_ALLOWED = 77
     CONFIG = 78
     INTERRUPTED = 130
 
@@ -74,6 +78,22 @@ class InputError(QAWorkerError):
 
 class RunDirectoryError(QAWorkerError):
     """The run directory is in use, full or not writable: the same command goes on afterwards."""
+
+    exit_code = ExitCode.TRY_AGAIN
+
+
+class OwnerError(QAWorkerError):
+    """The owner of the workers could not do what it was told: see its own log."""
+
+
+class NotAllowed(OwnerError):
+    """The owner of the workers wants more rights: run the command as root."""
+
+    exit_code = ExitCode.NOT_ALLOWED
+
+
+class Busy(OwnerError):
+    """The workers are being started or stopped already: wait for that."""
 
     exit_code = ExitCode.TRY_AGAIN
 

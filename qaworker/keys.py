@@ -13,10 +13,18 @@ QUEUES: Final = ("high_priority", "qa_generation", "normal_priority", "low_prior
 """In the order workers consume them."""
 DEFAULT_QUEUE: Final = "qa_generation"
 
+PRIORITY_STEPS: Final = (0, 3, 6, 9)
+"""What Celery rounds a message's own priority to; each has a list in each queue."""
 
-def queue(name: str) -> str:
-    """List: messages ready in a queue, newest first (written by Celery)."""
-    return f"{PREFIX}{name}"
+
+def queue(name: str, step: int = 0) -> str:
+    """List: messages ready in a queue at a priority step, newest first (written by Celery)."""
+    return f"{PREFIX}{name}\x06\x16{step}" if step else f"{PREFIX}{name}"
+
+
+def unacked() -> str:
+    """Hash: delivery tag -> a message that a worker holds, and its queue (written by Celery)."""
+    return f"{PREFIX}unacked"
 
 
 def outcome(digest: str) -> str:
@@ -52,3 +60,23 @@ def heartbeats() -> str:
 def worker(name: str) -> str:
     """String: what a worker last said of itself, as JSON; expires."""
     return f"{PREFIX}worker:{name}"
+
+
+def farewell(name: str) -> str:
+    """String: what a worker that ended in order finished and handed back, as JSON; expires."""
+    return f"{PREFIX}farewell:{name}"
+
+
+def expected() -> str:
+    """Hash: host -> how many worker processes are to run there."""
+    return f"{PREFIX}expected"
+
+
+def quiet() -> str:
+    """Set: names of workers that are to take nothing new."""
+    return f"{PREFIX}quiet"
+
+
+def cancelled(run_id: str) -> str:
+    """String: when a run was cancelled, in seconds; expires after a day."""
+    return f"{PREFIX}cancelled:{run_id}"

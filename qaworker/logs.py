@@ -6,6 +6,8 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
 from typing import Any, Literal
 
 import structlog
@@ -45,9 +47,15 @@ def _redact_event(
     return {name: _redacted(value) for name, value in event.items()}
 
 
-def configure(level: str = "info", log_format: LogFormat = "auto") -> None:
-    """Send every logger of this process, ours and the libraries', to standard error."""
-    as_console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+def configure(
+    level: str = "info", log_format: LogFormat = "auto", file: Path | None = None
+) -> None:
+    """Send every logger of this process, ours and the libraries', to standard error or a file.
+
+    A file that was renamed, as logrotate does, is left with the next line: no signal is needed.
+    """
+    is_terminal = file is None and sys.stderr.isatty()
+    as_console = log_format == "console" or (log_format == "auto" and is_terminal)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -70,7 +78,11 @@ def configure(level: str = "info", log_format: LogFormat = "auto") -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = (
+        logging.StreamHandler(sys.stderr)
+        if file is None
+        else WatchedFileHandler(file, encoding="utf-8")
+    )
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=rendering)
     )

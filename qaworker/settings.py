@@ -6,6 +6,7 @@ the README's table, which is generated from here.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -17,6 +18,13 @@ from qaworker.errors import ConfigError
 from qaworker.logs import LogFormat, redact
 
 OPENAI_URL = "https://api.openai.com/v1"
+# What an owner adds to the hard limit before it uses force: by then a worker has ended itself.
+STOP_GRACE_S = 30.0
+
+
+def _first_writable(installed: str, here: str) -> Path:
+    """The directory that an installation made, where this user may write it, else one here."""
+    return Path(installed if os.access(installed, os.W_OK | os.X_OK) else here)
 
 
 class Settings(BaseSettings):
@@ -40,6 +48,11 @@ class Settings(BaseSettings):
         SecretStr(""),
         validation_alias="OPENAI_API_KEY",
         description="the key; required with OpenAI's own address",
+    )
+    openai_api_key_file: Path | None = Field(
+        None,
+        validation_alias="OPENAI_API_KEY_FILE",
+        description="a file with the key, read when `OPENAI_API_KEY` is empty",
     )
     openai_base_url: str = Field(
         OPENAI_URL,
@@ -102,6 +115,23 @@ class Settings(BaseSettings):
         validation_alias="QAWORKER_MAX_MEMORY_MB",
         description="resident MiB beyond which a worker process drains and is replaced",
     )
+    runtime_dir: Path = Field(
+        default_factory=lambda: _first_writable("/run/qaworker", "var/run"),
+        validation_alias="QAWORKER_RUNTIME_DIR",
+        description="PID files, sockets and locks; default: `/run/qaworker` where that can be"
+        " written, else `var/run`",
+    )
+    log_dir: Path = Field(
+        default_factory=lambda: _first_writable("/var/log/qaworker", "var/log"),
+        validation_alias="QAWORKER_LOG_DIR",
+        description="logs of workers without systemd; default: `/var/log/qaworker` where that can"
+        " be written, else `var/log`",
+    )
+    env_file: Path | None = Field(
+        None,
+        validation_alias="QAWORKER_ENV_FILE",
+        description="a file of `NAME=value` lines with any of these; the environment goes before it",
+    )
     data_dir: Path = Field(
         Path("data"),
         validation_alias="QAWORKER_DATA_DIR",
@@ -120,6 +150,11 @@ class Settings(BaseSettings):
         validation_alias="QAWORKER_LOG_FORMAT",
         description="`json`, `console`, or `auto`: console in a terminal",
     )
+
+    @field_validator("openai_api_key_file", "env_file", mode="before")
+    @classmethod
+    def _empty_is_none(cls, path: object) -> object:
+        return path or None
 
     @field_validator("redis_url", "broker_url", "openai_base_url")
     @classmethod
@@ -149,12 +184,17 @@ class Settings(BaseSettings):
             )
         return self
 
+    @property
+    def stop_timeout_s(self) -> float:
+        """How long an owner waits for a worker that it told to end."""
+        return self.task_hard_limit_s + STOP_GRACE_S
+
     def require_api_key(self) -> None:
         """Raise ConfigError when the provider needs a key and there is none."""
         if not self.openai_api_key.get_secret_value() and self.openai_base_url == OPENAI_URL:
             raise ConfigError(
-                "OPENAI_API_KEY is not set: export it, or set OPENAI_BASE_URL to a server"
-                " that needs no key"
+                "OPENAI_API_KEY is not set: export it or name a file in OPENAI_API_KEY_FILE, or set"
+                " OPENAI_BASE_URL to a server that needs no key"
             )
 
     def shown(self) -> dict[str, str]:
@@ -169,7 +209,7 @@ class Settings(BaseSettings):
         """The settings as a Markdown table, one line a variable."""
         lines = ["| variable | default | meaning |", "|---|---|---|"]
         for field in cls.model_fields.values():
-            default = _shown(field.default)
+            default = "" if field.default_factory else _shown(field.default)
             shown = f"`{default}`" if default else ""
             lines.append(f"| `{field.validation_alias}` | {shown} | {field.description} |")
         return "\n".join(lines)
@@ -178,19 +218,38 @@ class Settings(BaseSettings):
 def _shown(value: object) -> str:
     if isinstance(value, SecretStr):
         return "***" if value.get_secret_value() else ""
+    if value is None:
+        return ""
     return redact(f"{value:g}" if isinstance(value, float) else str(value))
+
+
+def _read(path: Path, variable: str) -> str:
+    """The text of a file that a variable names, or ConfigError."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "is not text"
+        raise ConfigError(f"{variable}: {path}: {reason}: correct it, or run as root") from error
 
 
 def load() -> Settings:
     """The settings of this process.
 
     Raises:
-        ConfigError: an environment variable has a value that is not allowed.
+        ConfigError: a variable has a value that is not allowed, or names a file that is not there.
     """
+    env_file = os.environ.get("QAWORKER_ENV_FILE") or None
+    if env_file is not None:
+        _read(Path(env_file), "QAWORKER_ENV_FILE")
     try:
-        return Settings()
+        values = Settings(_env_file=env_file)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])
         text = first["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{name}: {text}" if name else text) from error
+    key_file = values.openai_api_key_file
+    if key_file is None or values.openai_api_key.get_secret_value():
+        return values
+    key = SecretStr(_read(key_file, "OPENAI_API_KEY_FILE").strip())
+    return values.model_copy(update={"openai_api_key": key})

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 from celery import Task, signals
+from celery.apps.worker import install_worker_term_handler
 from celery.exceptions import Reject, TaskPredicate
 from celery.worker import request
 
@@ -18,6 +19,7 @@ from qaworker import heart, logs, runtime, settings
 from qaworker.app import RUN_HEADER, SENT_HEADER, app
 from qaworker.engine.batches import parse_batch
 from qaworker.errors import MessageInvalid, StoreUnavailable
+from qaworker.holdings import holdings
 from qaworker.store.connections import connect
 from qaworker.store.task_notes import TaskNote, TaskNotes
 
@@ -25,8 +27,24 @@ log = logs.get(__name__)
 
 
 class Request(request.Request):  # type: ignore[misc]  # celery has no types
-    """A task as ``inspect`` shows it: without its arguments, which are megabytes of text."""
+    """A task as the process with the connection sees it, under either pool."""
 
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """The pool begins with it."""
+        holdings.begin(self)
+        super().on_accepted(pid, time_accepted)
+
+    def acknowledge(self) -> None:
+        """It ended."""
+        super().acknowledge()
+        holdings.finish(self)
+
+    def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002, Celery's
+        """Its message goes back to the queue, as all are that are rejected here."""
+        super().reject(requeue=requeue)
+        holdings.hand_back(self)
+
+    # Its arguments, which ``inspect`` would show, are megabytes of text.
     def info(self, safe: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002, ARG002, Celery's
         """What ``inspect active`` and ``reserved`` tell."""
         described: dict[str, Any] = super().info(safe=True)
@@ -172,9 +190,14 @@ def _on_child_shutdown(**_: Any) -> None:
 def _on_worker_ready(sender: Any, **_: Any) -> None:
     # Another application's worker may import these tasks, to send them.
     if sender.app is app:
+        # Celery's own prints a line past all logging.
+        install_worker_term_handler(sender, verbose=False)
         # Ctrl-C is a stop in order: Celery's own answer to it kills what a thread pool cannot.
         signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
-        heart.start(str(sender.hostname), settings.load())
+        values = settings.load()
+        if values.pool == "threads":
+            signal.signal(signal.SIGQUIT, heart.end_now)
+        heart.start(str(sender.hostname), values)
 
 
 @signals.worker_shutting_down.connect

@@ -12,15 +12,22 @@ from qaworker.errors import ExitCode, QAWorkerError
 
 # Name -> what --help says of it; kept here so that help imports no command.
 COMMANDS = {
+    "cancel": "Remove a run's waiting messages; its outcomes stay.",
     "check": "Check settings, Redis, workers, the API and the disk.",
     "collect": "Wait for a submitted run and export its pairs.",
     "config": "Show the settings in force.",
+    "drain": "Let workers finish what they run and take nothing new.",
     "generate": "Turn a dataset into question/answer pairs.",
+    "monitor": "Look once for what needs somebody, and tell them.",
     "quickstart": "Show everything at work on the sample corpora.",
     "simulate": "Serve a simulated OpenAI API for demonstrations and tests.",
+    "status": "Show Redis, the queues and this host's workers.",
     "submit": "Enqueue a dataset and return.",
     "worker": "Run one worker process.",
+    "workers": "List the workers of all hosts.",
 }
+# Called by scripts and units, not by people: left out of --help.
+INNER = ("listen", "service")
 
 
 class LazyGroup(click.Group):
@@ -32,7 +39,7 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """The command, imported now, or None."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in COMMANDS and cmd_name not in INNER:
             return None
         module = importlib.import_module(f"qaworker.cli.{cmd_name}")
         command: click.Command = module.command

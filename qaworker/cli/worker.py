@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import socket
 import sys
+from pathlib import Path
 
 import click
 
 from qaworker import logs, settings
+from qaworker.errors import ConfigError
 
 # A Redis that starts together with its workers is there by then.
 START_PATIENCE_S = 10.0
-# What tells a process that somebody starts it again when it ends: systemd and supervisord set these.
-OWNER_MARKS = ("INVOCATION_ID", "SUPERVISOR_ENABLED")
 
 
 @click.command("worker")
@@ -31,14 +32,25 @@ OWNER_MARKS = ("INVOCATION_ID", "SUPERVISOR_ENABLED")
     type=click.Choice(["debug", "info", "warning", "error"]),
     help="Least level that is logged.  [default: QAWORKER_LOG_LEVEL]",
 )
-def command(number: int, loglevel: str | None) -> int:
+@click.option(
+    "--logfile",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Log to this file, which may be rotated, instead of standard error.",
+)
+def command(number: int, loglevel: str | None, logfile: Path | None) -> int:
     """Run one worker process until it is told to stop.
 
     TERM ends it in order: calls on the wire are finished, everything else goes back to the queue.
+    QUIT hands those on the wire back too, and ends it within seconds.
     """
+    # What the watchdog of systemd aborts leaves where every thread was.
+    faulthandler.enable()
     values = settings.load()
     values.require_api_key()
-    logs.configure(loglevel or values.log_level, values.log_format)
+    try:
+        logs.configure(loglevel or values.log_level, values.log_format, logfile)
+    except OSError as error:
+        raise ConfigError(f"--logfile {logfile}: {error.strerror}: name another") from error
     from qaworker import heart, runtime
     from qaworker.app import app
     from qaworker.store.connections import connect, require
@@ -59,6 +71,6 @@ def command(number: int, loglevel: str | None) -> int:
         quiet=True,
     )
     worker.start()
-    if heart.is_to_be_replaced() and not any(mark in os.environ for mark in OWNER_MARKS):
+    if heart.is_to_be_replaced() and heart.owner() in {"pid", "none"}:
         os.execv(sys.executable, [sys.executable, "-m", "qaworker", *sys.argv[1:]])  # noqa: S606
     return int(worker.exitcode or 0)

@@ -62,6 +62,11 @@ class _Work:
         for prompt in self.prompts:
             prompt.abort()
 
+    def give_back(self) -> None:
+        self.is_stopping = True
+        for prompt in self.prompts:
+            prompt.give_back()
+
 
 class Engine:
     """Generates outcomes; make one with :func:`running`."""
@@ -96,6 +101,12 @@ class Engine:
         self._is_draining = True
         for work in self._working:
             work.stop()
+
+    def give_back(self) -> None:
+        """Drain without waiting for the calls on the wire: they are cancelled."""
+        self._is_draining = True
+        for work in self._working:
+            work.give_back()
 
     async def process(self, batch: Batch) -> dict[str, Outcome]:
         """The outcomes of a batch by digest; a digest without one goes back to the queue.

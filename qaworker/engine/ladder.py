@@ -77,6 +77,7 @@ class Prompt:
     calls: int
     attempts: int = 0
     is_stopping: bool = False
+    _is_given_back: bool = False
     _is_calling: bool = False
     _timeout: asyncio.Timeout | None = field(default=None, repr=False)
 
@@ -91,6 +92,11 @@ class Prompt:
         self.is_stopping = True
         if self._timeout is not None and not self._timeout.expired():
             self._timeout.reschedule(asyncio.get_running_loop().time())
+
+    def give_back(self) -> None:
+        """Cancel the call on the wire as well, which costs no attempt: the process must end."""
+        self._is_given_back = True
+        self.abort()
 
     @asynccontextmanager
     async def waiting(self) -> AsyncIterator[None]:
@@ -115,6 +121,8 @@ class Prompt:
             async with asyncio.timeout(timeout_s) as self._timeout:
                 yield
         except TimeoutError as error:
+            if self._is_given_back:
+                raise HandedBack from error
             waited_s = asyncio.get_running_loop().time() - begun_at_s
             raise ProviderUnavailable(f"no answer within {waited_s:.0f} s") from error
         finally:

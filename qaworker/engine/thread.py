@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
@@ -23,6 +24,8 @@ class EngineThread:
         self._loop = asyncio.new_event_loop()
         self._closing = asyncio.Event()
         self._thread = threading.Thread(target=self._host, name="engine", daemon=True)
+        self.answered_at = time.monotonic()
+        """When the loop last answered :meth:`ping`."""
 
     def start(self) -> None:
         """Return when the engine is ready, or raise what prevented it."""
@@ -36,6 +39,14 @@ class EngineThread:
     def drain(self) -> None:
         """See :meth:`Engine.drain`."""
         self._loop.call_soon_threadsafe(self._engine.drain)
+
+    def give_back(self) -> None:
+        """See :meth:`Engine.give_back`."""
+        self._loop.call_soon_threadsafe(self._engine.give_back)
+
+    def ping(self) -> None:
+        """Let the loop show that it turns; it answers in ``answered_at``."""
+        self._loop.call_soon_threadsafe(self._pong)
 
     def close(self) -> None:
         """End the loop; batches under way are cancelled, so drain and wait for them first."""
@@ -61,6 +72,9 @@ class EngineThread:
     @property
     def _engine(self) -> Engine:
         return self._opened.result()
+
+    def _pong(self) -> None:
+        self.answered_at = time.monotonic()
 
     def _host(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:

@@ -42,8 +42,13 @@ def _address_errors() -> Iterator[None]:
         raise ConfigError(f"{error}: correct REDIS_URL or CELERY_BROKER_URL") from error
 
 
-def connect(url: str) -> Redis:
+def connect(url: str, *, timeout_s: float | None = None) -> Redis:
     """A client for threads; it connects on first use, and tries once more on a stale connection.
+
+    Args:
+        url: of Redis.
+        timeout_s: for an answer, where waiting as long as others do would be too long; what
+            takes longer is not tried again.
 
     Raises:
         ConfigError: ``url`` is not a Redis address.
@@ -51,9 +56,9 @@ def connect(url: str) -> Redis:
     with _address_errors():
         return Redis.from_url(
             url,
-            socket_timeout=_SOCKET_TIMEOUT_S,
-            socket_connect_timeout=_CONNECT_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 1),
+            socket_timeout=timeout_s or _SOCKET_TIMEOUT_S,
+            socket_connect_timeout=timeout_s or _CONNECT_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0 if timeout_s else 1),
         )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import BaseModel, ConfigDict
 from redis import Redis
 
 from qaworker import keys
@@ -16,20 +16,69 @@ BEAT_INTERVAL_S = 5.0
 # Three beats: a worker that missed that many does not answer.
 FRESH_S = 15.0
 _FORGET = timedelta(days=1)
+_FAREWELL_TTL = timedelta(hours=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Beat:
-    """One worker process."""
+class Beat(BaseModel):
+    """One worker process.
+
+    While hosts are upgraded one after the other, versions read each other's beats: what a version
+    does not know it ignores, and what is missing has a default.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     name: str
     pid: int
+    owner: Literal["systemd", "supervisor", "pid", "none"] = "none"
     pool: str
+    version: str = ""
     started_at: float
+    """Seconds since the epoch, by its host's clock."""
+    memory_mib: float = 0.0
+    log_level: str = ""
+    state: Literal["consuming", "quiet", "draining"] = "consuming"
+    tasks: int = 0
+    """Held, under way."""
+    oldest_task_s: float = 0.0
+    tasks_done: int = 0
     calls_in_flight: int
     chunks_done: int
     held: str = ""
     """Why it calls nobody, while its account is broken."""
+
+    @property
+    def host(self) -> str:
+        """The part of its name after the @."""
+        return self.name.partition("@")[2]
+
+    @property
+    def number(self) -> int:
+        """The N of ``qa_worker-N@HOST``; 0 for a name of another form."""
+        number = self.name.partition("@")[0].rpartition("-")[2]
+        return int(number) if number.isdecimal() else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A worker that did not say goodbye, and how long ago it beat."""
+
+    beat: Beat
+    age_s: float
+
+    @property
+    def is_living(self) -> bool:
+        """Whether its last beat is fresh."""
+        return self.age_s <= FRESH_S
+
+
+class Farewell(BaseModel):
+    """What became of the tasks a worker held when it was told to end."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    finished: int
+    handed_back: int
 
 
 def _now_s(redis: Any) -> float:
@@ -37,8 +86,8 @@ def _now_s(redis: Any) -> float:
     return float(seconds) + float(microseconds) / 1e6
 
 
-def beat(redis: Redis, state: Beat) -> None:
-    """Say that a worker lives.
+def beat(redis: Redis, state: Beat) -> bool:
+    """Say that a worker lives; returns whether it is told to be quiet.
 
     Raises:
         StoreUnavailable: Redis does not answer.
@@ -48,30 +97,55 @@ def beat(redis: Redis, state: Beat) -> None:
         with redis.pipeline(transaction=True) as pipe:
             pipe.zadd(keys.heartbeats(), {state.name: now})
             pipe.zremrangebyscore(keys.heartbeats(), "-inf", now - _FORGET.total_seconds())
-            pipe.set(keys.worker(state.name), json.dumps(asdict(state)), ex=_FORGET)
-            pipe.execute()
+            pipe.set(keys.worker(state.name), state.model_dump_json(), ex=_FORGET)
+            pipe.sismember(keys.quiet(), state.name)
+            *_, is_to_be_quiet = pipe.execute()
+    return bool(is_to_be_quiet)
 
 
-def forget(redis: Redis, name: str) -> None:
-    """Remove a worker that ended in order.
+def forget(redis: Redis, name: str, farewell: Farewell | None = None) -> None:
+    """Remove a worker that ended; what it says at last is kept for an hour.
 
     Raises:
         StoreUnavailable: Redis does not answer.
     """
+    with store_errors(), redis.pipeline(transaction=True) as pipe:
+        pipe.zrem(keys.heartbeats(), name)
+        pipe.delete(keys.worker(name))
+        pipe.srem(keys.quiet(), name)
+        if farewell is not None:
+            pipe.set(keys.farewell(name), farewell.model_dump_json(), ex=_FAREWELL_TTL)
+        pipe.execute()
+
+
+def greet(redis: Redis, name: str) -> None:
+    """Forget what a predecessor of this name was told and said; raises StoreUnavailable."""
     with store_errors():
-        redis.zrem(keys.heartbeats(), name)
-        redis.delete(keys.worker(name))
+        redis.srem(keys.quiet(), name)
+        redis.delete(keys.farewell(name))
+
+
+def farewell(redis: Any, name: str) -> Farewell | None:
+    """What a worker said at last, unless it was killed; raises StoreUnavailable."""
+    with store_errors():
+        blob = redis.get(keys.farewell(name))
+    return None if blob is None else Farewell.model_validate_json(blob)
+
+
+def seen(redis: Any) -> list[Seen]:
+    """The workers of the last day that did not say goodbye, by name; raises StoreUnavailable."""
+    with store_errors():
+        now = _now_s(redis)
+        scores = redis.zrange(keys.heartbeats(), 0, -1, withscores=True)
+        blobs = redis.mget([keys.worker(name.decode()) for name, _ in scores]) if scores else []
+    found = [
+        Seen(Beat.model_validate_json(blob), now - at)
+        for (_, at), blob in zip(scores, blobs, strict=True)
+        if blob is not None
+    ]
+    return sorted(found, key=lambda one: one.beat.name)
 
 
 def living(redis: Any) -> list[Beat]:
-    """Workers whose last beat is fresh, by name.
-
-    Raises:
-        StoreUnavailable: Redis does not answer.
-    """
-    with store_errors():
-        names = redis.zrangebyscore(keys.heartbeats(), _now_s(redis) - FRESH_S, "+inf")
-        blobs = redis.mget([keys.worker(name.decode()) for name in names]) if names else []
-    return sorted(
-        (Beat(**json.loads(blob)) for blob in blobs if blob is not None), key=lambda b: b.name
-    )
+    """Workers whose last beat is fresh, by name; raises StoreUnavailable."""
+    return [one.beat for one in seen(redis) if one.is_living]

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,19 @@ from redis import Redis
 
 from qaworker import keys
 from qaworker.errors import StoreUnavailable
-from qaworker.store import heartbeats
+from qaworker.store import fleet, heartbeats
 from qaworker.store.connections import connect
-from qaworker.store.heartbeats import FRESH_S, Beat
+from qaworker.store.heartbeats import FRESH_S, Beat, Farewell
 
-ONE = Beat("qa_worker-1@host", 100, "threads", 1.5, 12, 345)
-TWO = replace(ONE, name="qa_worker-2@host", pid=101)
+ONE = Beat(
+    name="qa_worker-1@host",
+    pid=100,
+    pool="threads",
+    started_at=1.5,
+    calls_in_flight=12,
+    chunks_done=345,
+)
+TWO = ONE.model_copy(update={"name": "qa_worker-2@host", "pid": 101})
 
 
 def age(redis: Any, beat: Beat, seconds: float) -> None:
@@ -25,22 +31,22 @@ def age(redis: Any, beat: Beat, seconds: float) -> None:
 
 
 def test_living_workers_are_listed_by_name_as_they_said(redis_client: Redis) -> None:
-    for beat in (TWO, ONE, replace(TWO, chunks_done=400)):
+    for beat in (TWO, ONE, TWO.model_copy(update={"chunks_done": 400})):
         heartbeats.beat(redis_client, beat)
-    assert heartbeats.living(redis_client) == [ONE, replace(TWO, chunks_done=400)]
+    assert heartbeats.living(redis_client) == [ONE, TWO.model_copy(update={"chunks_done": 400})]
 
 
 def test_why_a_worker_calls_nobody_is_listed(redis_client: Redis) -> None:
-    beat = replace(ONE, held="the API answered 429: no quota")
+    beat = ONE.model_copy(update={"held": "the API answered 429: no quota"})
     heartbeats.beat(redis_client, beat)
     assert heartbeats.living(redis_client) == [beat]
 
 
-def test_a_worker_that_says_nothing_of_it_calls(redis_client: Any) -> None:
-    """One that was started before the field was there."""
+def test_versions_read_each_others_beats(redis_client: Any) -> None:
     heartbeats.beat(redis_client, ONE)
     said = json.loads(redis_client.get(keys.worker(ONE.name)))
     del said["held"]
+    said["mood"] = "of a later version"
     redis_client.set(keys.worker(ONE.name), json.dumps(said))
     assert heartbeats.living(redis_client) == [ONE]
 
@@ -64,6 +70,48 @@ def test_a_worker_that_ended_in_order_is_forgotten(redis_client: Any) -> None:
     heartbeats.forget(redis_client, ONE.name)
     assert heartbeats.living(redis_client) == [TWO]
     assert not redis_client.exists(keys.worker(ONE.name))
+
+
+def test_what_a_worker_says_at_last_is_kept_until_its_successor_greets(redis_client: Any) -> None:
+    last = Farewell(finished=3, handed_back=5)
+    heartbeats.forget(redis_client, ONE.name, last)
+    assert heartbeats.farewell(redis_client, ONE.name) == last
+    heartbeats.greet(redis_client, ONE.name)
+    assert heartbeats.farewell(redis_client, ONE.name) is None
+
+
+def test_a_silent_worker_is_seen_but_does_not_live(redis_client: Any) -> None:
+    heartbeats.beat(redis_client, ONE)
+    age(redis_client, ONE, 100)
+    (found,) = heartbeats.seen(redis_client)
+    assert found.beat == ONE
+    assert found.age_s == pytest.approx(100, abs=5)
+    assert not found.is_living
+
+
+def test_the_name_says_number_and_host() -> None:
+    assert (TWO.number, TWO.host) == (2, "host")
+    other = TWO.model_copy(update={"name": "celery@elsewhere"})
+    assert (other.number, other.host) == (0, "elsewhere")
+
+
+def test_a_worker_learns_with_its_beat_that_it_is_to_be_quiet(redis_client: Any) -> None:
+    assert not heartbeats.beat(redis_client, ONE)
+    fleet.make_quiet(redis_client, [ONE.name])
+    assert heartbeats.beat(redis_client, ONE)
+    assert not heartbeats.beat(redis_client, TWO)
+    fleet.resume(redis_client, [ONE.name])
+    assert not heartbeats.beat(redis_client, ONE)
+    fleet.make_quiet(redis_client, [ONE.name])
+    heartbeats.greet(redis_client, ONE.name)  # as a new process does
+    assert not heartbeats.beat(redis_client, ONE)
+
+
+def test_each_host_has_its_expected_number(redis_client: Any) -> None:
+    fleet.expect(redis_client, "a", 4)
+    fleet.expect(redis_client, "b", 2)
+    fleet.expect(redis_client, "a", 0)
+    assert fleet.expected(redis_client) == {"a": 0, "b": 2}
 
 
 def test_workers_of_the_day_before_leave_nothing_behind(redis_client: Any) -> None:

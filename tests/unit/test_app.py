@@ -5,22 +5,20 @@ import ssl
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from celery.app import defaults
 from kombu import Connection
 from kombu.transport import redis as kombu_redis
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from qaworker import app as app_module
 from qaworker import keys
-from qaworker.app import Leases, app, broker_url, configuration
+from qaworker.app import app, broker_url, configuration
+from qaworker.consumer import RENEW_S
 from qaworker.errors import ConfigError
 from qaworker.settings import Settings
 from tests.support.processes import ROOT, child_environment
-from tests.support.waiting import wait_until
 
 WAIT_S = 10.0
 
@@ -152,19 +150,7 @@ def test_a_claim_lasts_as_long_as_a_message_is_invisible() -> None:
 
     options = configuration(Settings())["broker_transport_options"]
     assert options["visibility_timeout"] == CLAIM_TTL.total_seconds()
-    assert options["visibility_timeout"] / app_module.RENEW_S >= 4
-
-
-def test_kombu_still_has_the_private_parts_that_leases_use() -> None:
-    """kombu has no public way to the deliveries a channel holds; see ``Leases``."""
-    from kombu.transport.redis import Channel, QoS
-
-    assert Channel.QoS is QoS
-    assert isinstance(Channel.unacked_index_key, str)
-    assert callable(Channel.conn_or_acquire)
-    with Connection("memory://") as connection, connection.channel() as channel:
-        assert isinstance(channel.qos._delivered, dict)
-    assert "global_keyprefix" in Channel.from_transport_options
+    assert options["visibility_timeout"] / RENEW_S >= 4
 
 
 HOST_APPLICATION = """
@@ -206,72 +192,3 @@ def test_a_worker_logs_as_it_was_told_before(monkeypatch: pytest.MonkeyPatch) ->
     assert app.log.setup_logging_subsystem(loglevel="DEBUG")
     assert logging.getLogger().handlers == before
     assert trace.filters == [app_module.is_news]
-
-
-def test_workers_take_the_leases_with_them() -> None:
-    assert Leases in app.steps["consumer"]
-
-
-class Channel:
-    """What leases need of kombu's channel; its Redis is away for the first renewal."""
-
-    unacked_index_key = "unacked_index"
-
-    def __init__(self) -> None:
-        self.qos = SimpleNamespace(_delivered={"tag-1": object(), "tag-2": object()})
-        self.renewed: list[tuple[str, set[str], bool]] = []
-        self.is_away = True
-
-    def conn_or_acquire(self) -> Channel:
-        return self
-
-    def __enter__(self) -> Self:
-        if self.is_away:
-            self.is_away = False
-            raise RedisConnectionError("away")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def zadd(self, key: str, tags: dict[str, float], *, xx: bool) -> None:
-        self.renewed.append((key, set(tags), xx))
-
-
-def test_leases_renew_what_the_worker_holds_also_after_redis_was_away(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(app_module, "RENEW_S", 0.01)
-    monkeypatch.setattr(app_module, "RETRY_S", 0.01)
-    channel = Channel()
-    consumer = SimpleNamespace(task_consumer=None)
-    leases = Leases(consumer)
-    try:
-        leases.start(consumer)
-        thread = leases._thread
-        leases.start(SimpleNamespace(task_consumer=SimpleNamespace(channel=channel)))
-        assert leases._thread is thread
-        wait_until(lambda: len(channel.renewed) >= 2, WAIT_S, "two renewals")
-    finally:
-        leases._ending.set()
-    assert thread is not None
-    thread.join(WAIT_S)
-    assert channel.renewed[0] == ("unacked_index", {"tag-1", "tag-2"}, True)
-
-
-@pytest.mark.parametrize("error", [ConnectionError(), AttributeError("a channel half closed")])
-def test_what_a_channel_raises_does_not_end_the_renewal(error: Exception) -> None:
-    class Consumer:
-        task_consumer: object = None
-
-    consumer = Consumer()
-    leases = Leases(consumer)
-    assert leases.renewed()
-
-    class Closing:
-        @property
-        def channel(self) -> object:
-            raise error
-
-    consumer.task_consumer = Closing()
-    assert not leases.renewed()

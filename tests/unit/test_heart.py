@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from qaworker import heart, runtime
+from qaworker import consumer, heart, runtime
+from qaworker.consumer import Pulse
+from qaworker.errors import StoreUnavailable
 from qaworker.settings import Settings
 from qaworker.store import heartbeats
 from qaworker.store.heartbeats import Beat
@@ -22,25 +25,45 @@ class Process:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
         self.beats: list[Beat] = []
         self.signals: list[int] = []
-        self._settings = Settings(redis_url=f"unix://{directory}/no.sock", max_chunks=10)
-        self._engine = SimpleNamespace(calls_in_flight=1, chunks_done=10, halted_by=None)
-        self._running = SimpleNamespace(engine=self._engine)
+        self.is_to_be_quiet = False
+        self.redis_is_away = False
+        self.settings = Settings(redis_url=f"unix://{directory}/no.sock", max_chunks=10)
+        self.engine = SimpleNamespace(
+            calls_in_flight=1,
+            chunks_done=10,
+            halted_by=None,
+            answered_at=time.monotonic(),
+            ping=lambda: None,
+            give_back=lambda: self.given_back.append(True),
+        )
+        self.given_back: list[bool] = []
+        self._running = SimpleNamespace(engine=self.engine)
         monkeypatch.setattr(runtime, "current", lambda: self._running)
         monkeypatch.setattr(heartbeats, "BEAT_INTERVAL_S", 0.01)
-        monkeypatch.setattr(heartbeats, "beat", lambda _, state: self.beats.append(state))
+        monkeypatch.setattr(heartbeats, "greet", lambda *_: None)
+        monkeypatch.setattr(heartbeats, "beat", self._beat)
         monkeypatch.setattr(heartbeats, "forget", lambda *_: None)
         monkeypatch.setattr(os, "kill", self._kill)
         monkeypatch.setattr(heart, "_heart", None)
-        monkeypatch.setattr(heart, "_shutdowns_asked", 0)
+        monkeypatch.setattr(heart, "_was_asked_early", False)
+        monkeypatch.setattr(consumer, "pulse", Pulse())
+        monkeypatch.setattr(heart, "pulse", consumer.pulse)
 
     def _kill(self, _pid: int, number: int) -> None:
         self.signals.append(number)
-        heart.shutdown_asked()  # as Celery's handler does
+        if number == signal.SIGTERM:
+            heart.shutdown_asked()  # as Celery's handler does
+
+    def _beat(self, _redis: object, state: Beat) -> bool:
+        self.beats.append(state)
+        if self.redis_is_away:
+            raise StoreUnavailable
+        return self.is_to_be_quiet
 
     def beat(self, times: int = 3, held_by: Exception | None = None) -> None:
         """Let the heart beat so often."""
-        self._engine.halted_by = held_by
-        heart.start("worker", self._settings)
+        self.engine.halted_by = held_by
+        heart.start("worker", self.settings)
         least = len(self.beats) + times
         wait_until(lambda: len(self.beats) >= least, WAIT_S, "beats")
         heart.stop()
@@ -55,6 +78,84 @@ def test_a_worker_that_did_its_share_is_replaced(process: Process) -> None:
     process.beat()
     assert process.signals == [signal.SIGTERM]
     assert heart.is_to_be_replaced()
+
+
+def test_a_worker_obeys_and_says_what_it_does(process: Process) -> None:
+    process.is_to_be_quiet = True
+    heart.shutdown_asked()
+    process.beat()
+    assert consumer.pulse.is_to_be_quiet
+    assert {beat.state for beat in process.beats[1:]} == {"draining"}
+
+
+def stood_still(since: float) -> None:
+    consumer.pulse.ticked_at = time.monotonic() - since
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+def test_a_loop_that_stands_still_is_a_hang_unless_redis_is_away(
+    process: Process, is_away: bool
+) -> None:
+    process.redis_is_away = is_away
+    watched = heart.Heart("worker", process.settings)
+    watched._redis_away_at -= 2 * heart.HUNG_AFTER_S
+    stood_still(2 * heart.HUNG_AFTER_S)
+    assert not watched._is_well()
+    watched._beat()
+    assert watched._is_well() == is_away
+
+
+def test_an_engine_that_does_not_answer_is_a_hang(process: Process) -> None:
+    watched = heart.Heart("worker", process.settings)
+    assert watched._is_well()
+    process.engine.answered_at -= 2 * heart.HUNG_AFTER_S
+    assert not watched._is_well()
+    watched.shutdown_asked()
+    assert watched._is_well()
+
+
+def test_a_drain_that_outlasts_the_hard_limit_is_cut_short_once(process: Process) -> None:
+    watched = heart.Heart("worker", process.settings)
+    limit_s = process.settings.task_hard_limit_s
+    for draining_s, signals in (
+        (limit_s, []),
+        (limit_s + heart.DRAIN_GRACE_S, [signal.SIGQUIT]),
+        (limit_s + 2 * heart.DRAIN_GRACE_S, [signal.SIGQUIT]),
+    ):
+        watched._watch_the_end(draining_s)
+        assert process.signals == signals
+
+
+def test_to_end_now_is_to_give_back_and_to_end(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gave_up: list[bool] = []
+    monkeypatch.setattr(heart, "_exit", lambda: gave_up.append(True))
+    monkeypatch.setattr(heart, "END_GRACE_S", 0.01)
+    monkeypatch.setattr(heart, "_heart", heart.Heart("worker", process.settings))
+    heart.end_now()
+    wait_until(lambda: gave_up, WAIT_S, "the end")
+    assert process.given_back == [True]
+    assert process.signals == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize(
+    ("marks", "owner"),
+    [
+        ({}, "none"),
+        ({"QAWORKER_INSTANCE": "/run/qaworker"}, "pid"),
+        ({"QAWORKER_INSTANCE": "/run/qaworker", "NOTIFY_SOCKET": "/run/s"}, "systemd"),
+        ({"SUPERVISOR_ENABLED": "1", "NOTIFY_SOCKET": "/run/s"}, "supervisor"),
+    ],
+)
+def test_the_owner_is_told_by_its_marks(
+    monkeypatch: pytest.MonkeyPatch, marks: dict[str, str], owner: str
+) -> None:
+    for mark in ("QAWORKER_INSTANCE", "NOTIFY_SOCKET", "SUPERVISOR_ENABLED"):
+        monkeypatch.delenv(mark, raising=False)
+    for mark, value in marks.items():
+        monkeypatch.setenv(mark, value)
+    assert heart.owner() == owner
 
 
 def test_who_ends_it_meanwhile_ends_it(process: Process) -> None:

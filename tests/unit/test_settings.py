@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from qaworker import settings
+from qaworker import heart, settings
 from qaworker.errors import ConfigError
 from qaworker.settings import OPENAI_URL, Settings
 
@@ -25,6 +25,8 @@ VALUES: dict[str, tuple[str, str, object]] = {
     "QAWORKER_OUTCOME_DAYS": ("outcome_days", "7", 7),
     "QAWORKER_MAX_CHUNKS": ("max_chunks", "10", 10),
     "QAWORKER_MAX_MEMORY_MB": ("max_memory_mb", "256", 256),
+    "QAWORKER_RUNTIME_DIR": ("runtime_dir", "/srv/run", Path("/srv/run")),
+    "QAWORKER_LOG_DIR": ("log_dir", "/srv/log", Path("/srv/log")),
     "QAWORKER_DATA_DIR": ("data_dir", "/srv/資料", Path("/srv/資料")),
     "QAWORKER_RUNS_DIR": ("runs_dir", "/srv/runs", Path("/srv/runs")),
     "QAWORKER_LOG_LEVEL": ("log_level", "debug", "debug"),
@@ -61,7 +63,8 @@ def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_variable_is_shown_here() -> None:
     aliases = {str(field.validation_alias) for field in Settings.model_fields.values()}
-    assert aliases == {*VALUES, "OPENAI_API_KEY"}
+    files = {"OPENAI_API_KEY_FILE", "QAWORKER_ENV_FILE"}
+    assert aliases == {*VALUES, "OPENAI_API_KEY", *files}
 
 
 @pytest.mark.parametrize("variable", VALUES)
@@ -104,6 +107,45 @@ def test_a_key_is_required_by_openai_alone(key: str, base_url: str, is_enough: b
     else:
         with pytest.raises(ConfigError, match="OPENAI_API_KEY is not set: export it"):
             values.require_api_key()
+
+
+def test_the_key_may_be_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "key"
+    file.write_text("from-a-file\n", encoding="utf-8")
+    monkeypatch.setenv("OPENAI_API_KEY_FILE", str(file))
+    assert settings.load().openai_api_key.get_secret_value() == "from-a-file"
+    monkeypatch.setenv("OPENAI_API_KEY", "from-the-environment")
+    assert settings.load().openai_api_key.get_secret_value() == "from-the-environment"
+    monkeypatch.setenv("OPENAI_API_KEY_FILE", "")
+    assert settings.load().openai_api_key_file is None
+
+
+def test_the_environment_goes_before_the_file_of_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "env"
+    text = "# 設定\nQAWORKER_MODEL=from-the-file\nQAWORKER_THREADS=7\nOTHER=1\n"
+    file.write_text(text, encoding="utf-8")
+    monkeypatch.setenv("QAWORKER_ENV_FILE", str(file))
+    monkeypatch.setenv("QAWORKER_MODEL", "from-the-environment")
+    values = settings.load()
+    assert (values.model, values.threads) == ("from-the-environment", 7)
+
+
+@pytest.mark.parametrize("variable", ["OPENAI_API_KEY_FILE", "QAWORKER_ENV_FILE"])
+def test_a_file_that_is_not_there_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, str(tmp_path / "missing"))
+    with pytest.raises(ConfigError, match=rf"{variable}: .*missing: No such file") as caught:
+        settings.load()
+    assert "\n" not in str(caught.value)
+
+
+def test_owners_wait_longer_than_a_worker_takes() -> None:
+    values = Settings(task_soft_limit_s=540, task_hard_limit_s=600)
+    assert values.stop_timeout_s == 630
+    assert values.stop_timeout_s > 600 + heart.DRAIN_GRACE_S + heart.END_GRACE_S
 
 
 def test_secrets_are_shown_as_stars(monkeypatch: pytest.MonkeyPatch) -> None:
