@@ -155,14 +155,9 @@ class Site:
         }
 
 
-# What Celery writes to standard error past all logging.
-SAID_BY_CELERY = {"", "worker: Warm shutdown (MainProcess)"}
-
-
 def events(process: Process) -> list[dict[str, Any]]:
     """What a worker logged: lines of JSON."""
-    lines = process.output.splitlines()
-    return [json.loads(line) for line in lines if line not in SAID_BY_CELERY]
+    return [json.loads(line) for line in process.output.splitlines()]
 
 
 def check_log(process: Process, *expected: str) -> None:
