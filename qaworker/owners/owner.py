@@ -16,6 +16,8 @@ class Owned:
     pid: int
     """0 while there is none."""
     state: Literal["running", "starting", "stopping", "stopped", "failed"]
+    exit_code: int | None = None
+    """How the last process ended, where the owner knows."""
 
 
 class Owner(Protocol):

@@ -1,0 +1,206 @@
+"""Processes of this host as Linux shows them: each is verified to be the one meant before a signal."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from gettext import gettext as _
+from pathlib import Path
+from typing import Final, Self
+
+from qaworker.errors import NotAllowed
+
+MARKER: Final = "QAWORKER_INSTANCE"
+"""In the environment of every worker an owner started, and of its children: the installation."""
+
+# A worker that was sent QUIT ends within 5 s.
+QUIT_GRACE_S: Final = 7.0
+KILL_GRACE_S: Final = 5.0
+_PROC: Final = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process and no other: numbers of processes are used again, start times of one boot are not."""
+
+    pid: int
+    started: int
+    """Field 22 of /proc/PID/stat: clock ticks from boot to its start."""
+    boot_id: str
+    instance: str
+    """The installation it carries the mark of; empty for none."""
+
+    @classmethod
+    def of(cls, pid: int) -> Self | None:
+        """The process that has this number now; None when there is none.
+
+        Raises:
+            NotAllowed: it is another user's, whose environment only root may read.
+        """
+        try:
+            return cls(pid, int(_stat(pid)[_STARTED]), boot_id(), _instance(pid))
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        except PermissionError as error:
+            raise NotAllowed(
+                _("process {pid} is another user's: run this as root").format(pid=pid)
+            ) from error
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended yet; one that nobody waits for (a zombie) has."""
+        if self.boot_id != boot_id():
+            return False
+        try:
+            stat = _stat(self.pid)
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        return stat[_STATE] not in {"Z", "X"} and int(stat[_STARTED]) == self.started
+
+    @property
+    def command(self) -> str:
+        """Its command line; empty when it has ended."""
+        try:
+            words = (_PROC / str(self.pid) / "cmdline").read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            return ""
+        return " ".join(word.decode(errors="replace") for word in words).strip()
+
+    @property
+    def started_at(self) -> float:
+        """When it was started, in seconds since the epoch, to about a second."""
+        booted_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        return booted_at + self.started / os.sysconf("SC_CLK_TCK")
+
+    def send(self, number: signal.Signals) -> bool:
+        """Signal this very process; False when it has ended, whoever has its number now.
+
+        Raises:
+            NotAllowed: it is another user's.
+        """
+        with _handle(self.pid) as handle:
+            # The handle stays with one process: what is verified from here on is what is signalled.
+            if handle is None or Process.of(self.pid) != self:
+                return False
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, number)
+                return True
+        return False
+
+
+_STATE: Final = 0
+_SESSION: Final = 3
+_STARTED: Final = 19
+
+
+def is_supported() -> bool:
+    """Whether this system tells enough of a process to be sure which one it is: Linux does."""
+    return hasattr(os, "pidfd_open") and (_PROC / "self" / "stat").exists()
+
+
+@cache
+def boot_id() -> str:
+    """What distinguishes this boot of the host from all others."""
+    return (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def marked(runtime_dir: Path) -> list[Process]:
+    """Processes that carry the mark of the installation, but for this one and its ancestors.
+
+    Of other users' processes root alone sees the mark.
+    """
+    found = []
+    spared = set(_ancestors())
+    for entry in _PROC.iterdir():
+        if not entry.name.isdecimal() or int(entry.name) in spared:
+            continue
+        try:
+            process = Process.of(int(entry.name))
+        except NotAllowed:
+            continue
+        if process and process.instance and Path(process.instance).resolve() == runtime_dir:
+            found.append(process)
+    return sorted(found, key=lambda process: process.pid)
+
+
+def end(processes: Iterable[Process], timeout_s: float) -> None:
+    """End worker processes in order, and by force what is left of them when the time is over.
+
+    TERM, then QUIT and in the end KILL go to the main processes alone: a child that is signalled
+    loses its task (celery#2700). Children are killed after their main process.
+
+    Raises:
+        NotAllowed: they are another user's.
+    """
+    left = _told(processes, signal.SIGTERM, timeout_s)
+    left = _told(left, signal.SIGQUIT, QUIT_GRACE_S)
+    for process in left:
+        children = [
+            one for one in marked(Path(process.instance).resolve()) if _is_in_session(one, process)
+        ]
+        _told([process, *children], signal.SIGKILL, KILL_GRACE_S)
+
+
+def _told(processes: Iterable[Process], number: signal.Signals, timeout_s: float) -> list[Process]:
+    """Send a signal to processes; those that run ``timeout_s`` later all the same."""
+    left = [process for process in processes if process.send(number)]
+    give_up_at = time.monotonic() + timeout_s
+    while left := [process for process in left if process.is_running]:
+        if (rest_s := give_up_at - time.monotonic()) <= 0:
+            break
+        _wait_one(left[0], min(rest_s, 1.0))
+    return left
+
+
+def _wait_one(process: Process, timeout_s: float) -> None:
+    with _handle(process.pid) as handle:
+        if handle is not None:
+            # Readable as soon as the process has ended.
+            select.select([handle], [], [], timeout_s)
+
+
+@contextmanager
+def _handle(pid: int) -> Iterator[int | None]:
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        yield None
+        return
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third on; the second, a name, may hold anything."""
+    text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    return text.rpartition(")")[2].split()
+
+
+def _instance(pid: int) -> str:
+    for variable in (_PROC / str(pid) / "environ").read_bytes().split(b"\0"):
+        name, _equals, value = variable.partition(b"=")
+        if name == MARKER.encode():
+            return os.fsdecode(value)
+    return ""
+
+
+def _is_in_session(process: Process, leader: Process) -> bool:
+    try:
+        return int(_stat(process.pid)[_SESSION]) == leader.pid
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _ancestors() -> Iterator[int]:
+    pid = os.getpid()
+    while pid:
+        yield pid
+        pid = int(_stat(pid)[1])

@@ -1,0 +1,197 @@
+"""systemd as the owner: ``systemctl`` on the umbrella qa-celery and its instances qa-celery@1..N.
+
+How many there are is a drop-in of the umbrella. systemd cannot take a dependency away again in a
+drop-in, so the unit itself names none, and the drop-in is replaced as a whole.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from gettext import gettext as _
+from pathlib import Path
+from typing import Final, Literal
+
+from qaworker.errors import OwnerError
+from qaworker.owners.owner import Owned, OwnerName
+from qaworker.owners.processes import KILL_GRACE_S, QUIT_GRACE_S
+from qaworker.owners.systemctl import not_allowed, run, show, systemctl
+
+UMBRELLA: Final = "qa-celery.service"
+INSTANCES: Final = "qa-celery@*.service"
+DROP_IN: Final = Path("/etc/systemd/system/qa-celery.service.d/workers.conf")
+START_ENV: Final = Path("/run/qaworker/start.env")
+"""What a start said, read by the units after the installation's settings; gone with the next boot."""
+
+_POLL_S: Final = 0.1
+_BOOTED: Final = Path("/run/systemd/system")
+_STATES: Final[dict[str, Literal["running", "starting", "stopping", "stopped", "failed"]]] = {
+    "active": "running",
+    "reloading": "running",
+    "activating": "starting",
+    "deactivating": "stopping",
+    "inactive": "stopped",
+    "failed": "failed",
+}
+# As systemctl prints durations: "5min 30s".
+_UNITS_S: Final = {"us": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def instance(number: int) -> str:
+    """The unit of one worker process."""
+    return f"qa-celery@{number}.service"
+
+
+def drop_in(workers: int) -> str:
+    """The content of the drop-in that makes so many instances belong to the umbrella."""
+    units = " ".join(instance(number) for number in range(1, workers + 1))
+    return (
+        "# Written by start_celery.sh -w N; to be replaced as a whole.\n"
+        f"[Unit]\nWants={units}\n# Started when all of them consume.\nAfter={units}\n"
+    )
+
+
+class Systemd:
+    """The units that deploy/install.sh installed."""
+
+    name: OwnerName = "systemd"
+
+    def is_available(self) -> bool:
+        """Whether this host runs systemd and has the units."""
+        if not _BOOTED.is_dir():
+            return False
+        try:
+            return show(UMBRELLA, "LoadState")[0]["LoadState"] == "loaded"
+        except OwnerError:
+            return False
+
+    def owned(self) -> list[Owned]:
+        """The instances that are loaded, by number."""
+        found = []
+        for unit in show(INSTANCES, "Id", "MainPID", "ActiveState", "ExecMainStatus"):
+            number = unit.get("Id", "").partition("@")[2].removesuffix(".service")
+            if number.isdecimal():
+                state = _STATES.get(unit["ActiveState"], "starting")
+                code = int(unit["ExecMainStatus"])
+                found.append(Owned(int(number), int(unit["MainPID"]), state, code))
+        return sorted(found, key=lambda owned: owned.number)
+
+    def expected(self) -> int:
+        """How many belong to the umbrella; 0 when that is stopped.
+
+        After a boot without Redis the umbrella has failed, and systemd still starts its instances.
+        """
+        umbrella = show(UMBRELLA, "ActiveState", "Wants")[0]
+        return 0 if umbrella["ActiveState"] == "inactive" else len(_wanted(umbrella))
+
+    def configured(self) -> int:
+        """How many ``systemctl start qa-celery`` starts."""
+        return len(_wanted(show(UMBRELLA, "Wants")[0]))
+
+    def start(self, workers: int, log_level: str | None) -> None:
+        """Make so many instances belong to the umbrella, start the new and stop the surplus."""
+        umbrella = show(UMBRELLA, "ActiveState", "Wants")[0]
+        _say_level(log_level)
+        if _wanted(umbrella) != set(range(1, workers + 1)):
+            with _writing(DROP_IN):
+                DROP_IN.parent.mkdir(exist_ok=True)
+                _replace(DROP_IN, drop_in(workers))
+            systemctl("daemon-reload")
+        live = {owned.number for owned in self.owned() if owned.state in {"running", "starting"}}
+        if surplus := [instance(number) for number in sorted(live) if number > workers]:
+            systemctl("stop", "--no-block", *surplus)
+        missing = [instance(number) for number in range(1, workers + 1) if number not in live]
+        # Starting the umbrella starts its instances; the new ones of an active umbrella it does not.
+        to_start = missing if umbrella["ActiveState"] == "active" else [UMBRELLA]
+        if to_start:
+            systemctl("start", "--no-block", *to_start)
+
+    def stop(self, timeout_s: float) -> None:
+        """Stop the umbrella and all instances, by force after ``timeout_s`` or the units' own limit."""
+        systemctl("stop", "--no-block", UMBRELLA, INSTANCES)
+        steps = (("", timeout_s), ("QUIT", QUIT_GRACE_S), ("KILL", KILL_GRACE_S))
+        for number, patience_s in steps:
+            if number:
+                self._signal(number)
+            give_up_at = time.monotonic() + patience_s
+            while any(owned.pid for owned in self.owned()):
+                if time.monotonic() >= give_up_at:
+                    break
+                time.sleep(_POLL_S)
+            else:
+                return
+        raise OwnerError(
+            _("systemd did not end all workers: see `systemctl status '{units}'`").format(
+                units=INSTANCES
+            )
+        )
+
+    def restart(self, number: int, timeout_s: float) -> None:
+        """Let systemd replace one; returns when the new process exists."""
+        before = self._pid(number)
+        systemctl("restart", "--no-block", instance(number))
+        give_up_at = time.monotonic() + timeout_s
+        while self._pid(number) in {0, before}:
+            if time.monotonic() >= give_up_at:
+                raise OwnerError(
+                    _("{unit} was not replaced within {timeout_s:g} s").format(
+                        unit=instance(number), timeout_s=timeout_s
+                    )
+                )
+            time.sleep(_POLL_S)
+
+    def stop_timeout_s(self) -> float | None:
+        """TimeoutStopSec= of the units."""
+        text = show(instance(1), "TimeoutStopUSec")[0]["TimeoutStopUSec"]
+        parts = re.findall(r"([\d.]+)([a-z]+)", text)
+        if not parts or any(unit not in _UNITS_S for _, unit in parts):
+            return None
+        return sum(float(amount) * _UNITS_S[unit] for amount, unit in parts)
+
+    def log_lines(self, count: int) -> list[str]:
+        """The last lines of the journal; none for a user who may not read it."""
+        options = ("--no-pager", "--quiet", "--output=cat", f"--lines={count}")
+        return run("journalctl", f"--unit={INSTANCES}", *options).splitlines()
+
+    def _signal(self, number: str) -> None:
+        for owned in self.owned():
+            if owned.pid:
+                # To the main process alone; systemd kills what that leaves behind. It may have
+                # ended in between.
+                with suppress(OwnerError):
+                    unit = instance(owned.number)
+                    systemctl("kill", "--kill-who=main", f"--signal={number}", unit)
+
+    def _pid(self, number: int) -> int:
+        return int(show(instance(number), "MainPID")[0]["MainPID"])
+
+
+def _wanted(umbrella: dict[str, str]) -> set[int]:
+    return {int(number) for number in re.findall(r"qa-celery@(\d+)\.service", umbrella["Wants"])}
+
+
+def _say_level(log_level: str | None) -> None:
+    with _writing(START_ENV):
+        if log_level is None:
+            START_ENV.unlink(missing_ok=True)
+        else:
+            _replace(START_ENV, f"QAWORKER_LOG_LEVEL={log_level}\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    # Whole or not at all: systemd never reads a half.
+    new = path.with_suffix(".new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise not_allowed() from error
+    except OSError as error:
+        raise OwnerError(f"{path}: {error.strerror}") from error
