@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from qaworker import heart
+from qaworker.store import heartbeats
 from tests.acceptance.site import Site, check_complete, check_log
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
@@ -13,6 +15,10 @@ from tests.support.waiting import wait_until
 CHUNKS = 240
 FEW_CALLS = {"QAWORKER_CALLS_IN_FLIGHT": "12", "QAWORKER_THREADS": "2"}
 OUTAGE_S = 5.0
+POOLS: dict[str, dict[str, str]] = {
+    "threads": FEW_CALLS,
+    "prefork": {"QAWORKER_POOL": "prefork", "QAWORKER_PREFORK_CHILDREN": "2"},
+}
 
 
 # A worker with free slots waits for a message when the connection breaks, a full one does not.
@@ -62,3 +68,21 @@ def test_a_run_survives_that_redis_is_emptied(site: Site) -> None:
     assert stats["charged"] - CHUNKS <= charged - kept
     check_complete(site, "run", CHUNKS)
     check_log(worker)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_stop_while_redis_is_away_ends_in_time(
+    open_site: Callable[[str], Site], start_redis: Callable[..., RedisServer], pool: str
+) -> None:
+    server = start_redis()
+    site = open_site(server.url)
+    site.simulate("--latency", "2")
+    limits = {"QAWORKER_TASK_SOFT_LIMIT_S": "4", "QAWORKER_TASK_HARD_LIMIT_S": "5"}
+    worker = site.worker(**limits, **POOLS[pool])
+    site.generate(site.dataset(32), "run", "--use-celery")
+    site.wait_in_flight(1)
+    server.stop()
+    worker.terminate()
+    worker.wait_exit(5 + heart.DRAIN_GRACE_S + heart.END_GRACE_S + heartbeats.BEAT_INTERVAL_S + 5)
+    assert '"drain_takes_too_long"' in worker.output
