@@ -85,4 +85,5 @@ def test_a_stop_while_redis_is_away_ends_in_time(
     server.stop()
     worker.terminate()
     worker.wait_exit(5 + heart.DRAIN_GRACE_S + heart.END_GRACE_S + heartbeats.BEAT_INTERVAL_S + 5)
-    assert '"drain_takes_too_long"' in worker.output
+    if pool == "threads":  # under prefork Celery's own time limit ends the tasks
+        assert '"drain_takes_too_long"' in worker.output
