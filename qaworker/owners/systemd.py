@@ -99,7 +99,11 @@ class Systemd:
                 DROP_IN.parent.mkdir(exist_ok=True)
                 _replace(DROP_IN, drop_in(workers))
             systemctl("daemon-reload")
-        live = {owned.number for owned in self.owned() if owned.state in {"running", "starting"}}
+        owned = self.owned()
+        if failed := [instance(one.number) for one in owned if one.state == "failed"]:
+            # Else a failure of before would be taken for one of this start.
+            systemctl("reset-failed", *failed)
+        live = {one.number for one in owned if one.state in {"running", "starting"}}
         if surplus := [instance(number) for number in sorted(live) if number > workers]:
             systemctl("stop", "--no-block", *surplus)
         missing = [instance(number) for number in range(1, workers + 1) if number not in live]
@@ -129,11 +133,11 @@ class Systemd:
         )
 
     def restart(self, number: int, timeout_s: float) -> None:
-        """Let systemd replace one; returns when the new process exists."""
+        """Let systemd replace one; returns when the new process exists, or has failed."""
         before = self._pid(number)
         systemctl("restart", "--no-block", instance(number))
         give_up_at = time.monotonic() + timeout_s
-        while self._pid(number) in {0, before}:
+        while self._pid(number) in {0, before} and self._state(number) != "failed":
             if time.monotonic() >= give_up_at:
                 raise OwnerError(
                     _("{unit} was not replaced within {timeout_s:g} s").format(
@@ -166,6 +170,9 @@ class Systemd:
 
     def _pid(self, number: int) -> int:
         return int(show(instance(number), "MainPID")[0]["MainPID"])
+
+    def _state(self, number: int) -> str:
+        return show(instance(number), "ActiveState")[0]["ActiveState"]
 
 
 def _wanted(umbrella: dict[str, str]) -> set[int]:

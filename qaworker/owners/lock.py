@@ -1,0 +1,48 @@
+"""The lock that lets one command at a time start or stop the workers of an installation."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from gettext import gettext as _
+from pathlib import Path
+from typing import Final
+
+from qaworker.errors import Busy, NotAllowed
+
+LOCK_NAME: Final = "service.lock"
+
+
+@contextmanager
+def locked(runtime_dir: Path, action: str) -> Iterator[None]:
+    """Hold the lock; it ends with the process, however that ends. The file stays behind.
+
+    Raises:
+        Busy: another command holds it.
+        NotAllowed: the directory cannot be written.
+    """
+    try:
+        runtime_dir.mkdir(parents=True, exist_ok=True)
+        file = (runtime_dir / LOCK_NAME).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise NotAllowed(
+            _("{path}: {reason}: run this as root, or set QAWORKER_RUNTIME_DIR").format(
+                path=runtime_dir, reason=error.strerror
+            )
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise Busy(
+                _("another command is at work here ({holder}): wait for it, or end it").format(
+                    holder=file.read().strip()
+                )
+            ) from error
+        file.truncate(0)
+        file.write(f"{action}, process {os.getpid()}")
+        file.flush()
+        yield
