@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -112,11 +113,13 @@ def _environment(values: Settings, directory: Path, *, is_simulated: bool) -> di
         "OPENAI_BASE_URL": base_url,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]),
         "QAWORKER_DATA_DIR": str(ROOT / "samples"),
+        "QAWORKER_LOG_DIR": str(directory / "log"),
         "QAWORKER_MODEL": values.model,
         "QAWORKER_REDIS_SERVER": redis_server(),
+        "QAWORKER_RUNTIME_DIR": str(directory),
         "QAWORKER_SIMULATOR": str(is_simulated).lower(),
         "QAWORKER_SIMULATOR_PORT": str(port),
-        "QAWORKER_VAR": str(directory),
+        "QAWORKER_STOP_TIMEOUT_S": str(math.ceil(values.stop_timeout_s)),
         "QAWORKER_WORKERS": str(WORKERS),
     }
 

@@ -24,8 +24,8 @@ from qaworker.store.connections import connect
 
 WORKERS: Final = 2
 START_S: Final = 60.0
-# More than `stopwaitsecs` in deploy/supervisord.conf: supervisord itself kills what is left then.
-STOP_S: Final = 350.0
+# Beyond what supervisord grants the workers: it kills what is left of them itself.
+STOP_GRACE_S: Final = 20.0
 KILL_S: Final = 10.0
 POLL_S: Final = 0.1
 TAIL_LINES: Final = 20
@@ -103,7 +103,7 @@ class Stack:
 
     def failure(self, what: str, log: Path | str = "") -> QAWorkerError:
         """An error that says what happened, and shows the end of a log, by default a worker's."""
-        path = Path(log or self._log.with_name("qa_worker-1.log"))
+        path = Path(log or self._log.with_name("celery_qa_worker-1.log"))
         with suppress(FileNotFoundError):
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]
             return QAWorkerError("\n".join([f"{what}; the end of {path}:", *lines]))
@@ -134,7 +134,8 @@ class Stack:
         try:
             self._programs()
             self._supervisord.terminate()
-            self._supervisord.wait(STOP_S)
+            granted_s = float(self._environment["QAWORKER_STOP_TIMEOUT_S"])
+            self._supervisord.wait(granted_s + STOP_GRACE_S)
         finally:
             self._supervisord.terminate()
             for pid in filter(self._is_ours, self._pids):

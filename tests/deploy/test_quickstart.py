@@ -76,7 +76,7 @@ def test_kept_with_an_api_of_ones_own(
     assert "simulated" not in process.output
     assert f"it will get {api.stats()['calls']} calls" in process.output
     programs = running_in(checkout)
-    assert len(programs) == len(["supervisord", "redis", "worker", "worker"])
+    assert len(programs) == len(["supervisord", "listener", "redis", "worker", "worker"])
     stop = process.output.rpartition("stop it with")[2]
     subprocess.run(shlex.split(stop), check=True, capture_output=True)
     wait_until(lambda: not running_in(checkout), END_S, "everything to stop")
