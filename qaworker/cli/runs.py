@@ -43,7 +43,7 @@ def outcomes_redis(settings: Settings) -> Iterator[Redis]:
 def queue_redis(settings: Settings) -> Iterator[Redis]:
     """The Redis of the queue; raises as :func:`outcomes_redis`."""
     with connect(settings.broker_url or settings.redis_url) as broker:
-        require(broker)
+        require(broker, "CELERY_BROKER_URL" if settings.broker_url else "REDIS_URL")
         yield broker
 
 

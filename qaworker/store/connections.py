@@ -24,13 +24,13 @@ _ENGINE_CONNECTIONS: Final = 8
 
 
 @contextmanager
-def store_errors() -> Iterator[None]:
-    """Raise every failure of Redis as StoreUnavailable."""
+def store_errors(variable: str = "REDIS_URL") -> Iterator[None]:
+    """Raise every failure of Redis as StoreUnavailable, which names the variable of its address."""
     try:
         yield
     except (RedisError, OSError) as error:
         raise StoreUnavailable(
-            f"Redis does not answer ({error}): start it, or correct REDIS_URL"
+            f"Redis does not answer ({error}): start it, or correct {variable}"
         ) from error
 
 
@@ -79,12 +79,12 @@ def connect_async(url: str) -> AsyncRedis:
     return AsyncRedis.from_pool(pool)
 
 
-def require(redis: Redis, *, patience_s: float = 0.0) -> None:
+def require(redis: Redis, variable: str = "REDIS_URL", *, patience_s: float = 0.0) -> None:
     """Raise StoreUnavailable unless Redis answers, now or within ``patience_s``."""
     give_up_at = time.monotonic() + patience_s
     while True:
         try:
-            with store_errors():
+            with store_errors(variable):
                 redis.ping()
         except StoreUnavailable:
             if time.monotonic() >= give_up_at:
