@@ -6,6 +6,7 @@ The branch of the tree decides what becomes of a chunk::
     ├─ ConfigError              refuse to start (exit 78)
     ├─ InputError               the dataset cannot be read (exit 65)
     ├─ RunDirectoryError        the run directory is in use, full or not writable (exit 75)
+    ├─ RunCancelled             somebody cancelled the run (exit 75)
     ├─ OwnerError               what owns the workers could not do what it was told (exit 1)
     │   ├─ NotAllowed             it wants more rights (exit 77)
     │   └─ Busy                   somebody else is starting or stopping them (exit 75)
@@ -78,6 +79,12 @@ class InputError(QAWorkerError):
 
 class RunDirectoryError(QAWorkerError):
     """The run directory is in use, full or not writable: the same command goes on afterwards."""
+
+    exit_code = ExitCode.TRY_AGAIN
+
+
+class RunCancelled(QAWorkerError):
+    """The run was cancelled: the same command goes on."""
 
     exit_code = ExitCode.TRY_AGAIN
 

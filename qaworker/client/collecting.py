@@ -141,6 +141,8 @@ class _Task:
         self.note: TaskNote | None = None
         self.has_ended = False
         """Whether it said so itself: whatever outcomes there are then are its own, or as good."""
+        self.is_cancelled = False
+        """Whether its message was removed, and no process has it."""
         self.outcomes: dict[str, Outcome] = {}
         if isinstance(handle, SubmittedTask):
             self.run_id = handle.batch.run_id
@@ -155,7 +157,7 @@ class _Task:
     @property
     def is_complete(self) -> bool:
         """Whether nothing more is to be expected."""
-        return self.note is not None and not self.missing
+        return self.is_cancelled or (self.note is not None and not self.missing)
 
     def add_to(self, collected: Collected) -> None:
         """Put what there is into the result."""
@@ -163,6 +165,9 @@ class _Task:
             collected.pending.append(self.handle)
         if self.note is None:
             return
+        if self.is_cancelled:
+            collected.failed[self.id] = "cancelled: submit it again"
+            log.warning("task_cancelled", task=self.id)
         if self.note.error:
             collected.failed[self.id] = self.note.error
             log.error("task_failed", task=self.id, error=self.note.error)
@@ -220,6 +225,9 @@ class _Collection:
             return
         sender = QueueSender(self._broker, self._reader, handle.queue, ready_tasks=None)
         if sender.lost([(digest, handle.sent_at) for digest in task.missing]):
+            if self._reader.cancelled_at(task.run_id) >= handle.sent_at:
+                task.is_cancelled = True
+                return
             log.info("task_sent_again", task=task.id)
             now = time.time()
             sender.send(handle.batch, now)

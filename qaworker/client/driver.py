@@ -10,7 +10,7 @@ from typing import Final
 from qaworker import logs
 from qaworker.client.senders import Sender
 from qaworker.engine.batches import Batch
-from qaworker.errors import StoreUnavailable
+from qaworker.errors import RunCancelled, StoreUnavailable
 from qaworker.models import Chunk, GenerationConfig
 from qaworker.store.ledger import Ledger
 from qaworker.store.outcomes import OutcomeReader, settles
@@ -26,6 +26,7 @@ RECONCILE_EVERY_S: Final = 10.0
 # A message that is neither waiting nor claimed after this long is lost: a worker claims what it
 # takes within seconds, and a dead worker's messages are back after 45.
 LOST_AFTER_S: Final = 60.0
+HEED_EVERY_S: Final = 1.0
 
 
 class Driver:
@@ -48,6 +49,9 @@ class Driver:
         self._model = model
         self._clock = clock
         self._reconcile_at = 0.0
+        self._heed_at = 0.0
+        self._cancelled_at: float | None = None
+        """When the run was cancelled before it began here; None until that is known."""
         self._chunks_per_task = CHUNKS_PER_TASK // config.batch_chunks * config.batch_chunks
 
     def run(
@@ -61,6 +65,7 @@ class Driver:
 
         Raises:
             HaltError: the engine of this process found the account broken.
+            RunCancelled: somebody cancelled the run since it began here.
         """
         give_up_at = None if timeout_s is None else self._clock() + timeout_s
         is_away = False
@@ -89,7 +94,9 @@ class Driver:
 
         Raises:
             StoreUnavailable: Redis does not answer; the next round makes up for it.
+            RunCancelled: see :meth:`run`.
         """
+        self._heed_cancel()
         moved = self._take_done()
         if self._clock() >= self._reconcile_at:
             began_at = self._clock()
@@ -100,7 +107,11 @@ class Driver:
         return self.send() > 0 or moved
 
     def send(self) -> int:
-        """Send what there is room for; returns the number of chunks that left the waiting ones."""
+        """Send what there is room for; returns the number of chunks that left the waiting ones.
+
+        Raises as :meth:`step`.
+        """
+        self._heed_cancel()
         room = self._sender.room()
         moved = 0
         while room > 0 and (rows := self._ledger.waiting(room * self._chunks_per_task)):
@@ -119,6 +130,7 @@ class Driver:
             chunks, digests = zip(*part, strict=True)
             batch = Batch(chunks, digests, self._config, self._model, self._ledger.run_id)
             try:
+                self._heed_cancel()
                 self._sender.send(batch, now)
             except StoreUnavailable:
                 # This batch may have been sent; those behind it were not.
@@ -127,6 +139,27 @@ class Driver:
                 raise
             tasks += 1
         return tasks
+
+    def _heed_cancel(self) -> None:
+        """End the run when it was cancelled since it began here."""
+        now = self._clock()
+        if now < self._heed_at:
+            return
+        cancelled_at = self._reader.cancelled_at(self._ledger.run_id)
+        if self._cancelled_at is None:
+            self._send_again(sent_until=cancelled_at)
+        elif cancelled_at > self._cancelled_at:
+            raise RunCancelled("the run was cancelled: the same command goes on")
+        self._cancelled_at = cancelled_at
+        self._heed_at = now + HEED_EVERY_S
+
+    def _send_again(self, *, sent_until: float) -> None:
+        """Let chunks wait again whose messages were removed when the run was cancelled."""
+        if not sent_until:
+            return
+        sent = (digest for digest, sent_at in self._ledger.sent() if sent_at <= sent_until)
+        while page := list(islice(sent, NOTICES_AT_ONCE)):
+            self._ledger.mark_waiting(set(page) - self._reader.claimed(page))
 
     def _without_outcome(self, rows: Sequence[tuple[Chunk, str]]) -> list[tuple[Chunk, str]]:
         """Record what is known already; the rest of ``rows``."""

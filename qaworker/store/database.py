@@ -52,6 +52,21 @@ CREATE TABLE tally (             -- sums over outcomes, kept with each of them
 """
 
 
+def existing(directory: Path) -> Path:
+    """The file of the run in a directory.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    path = directory / DATABASE_NAME
+    if not path.is_file():
+        raise ConfigError(
+            f"{directory} is not a run directory (there is no {DATABASE_NAME} in it):"
+            " name the --output of an earlier run"
+        )
+    return path
+
+
 class Database:
     """One connection to a run's file, for the thread that opened it.
 

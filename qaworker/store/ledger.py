@@ -15,7 +15,7 @@ from typing import Any, Self, TextIO
 from qaworker.errors import ConfigError, RunDirectoryError
 from qaworker.models import Chunk, Outcome
 from qaworker.store import run_lock, tally
-from qaworker.store.database import DATABASE_NAME, Database
+from qaworker.store.database import DATABASE_NAME, Database, existing
 from qaworker.store.packing import pack_chunk, pack_outcome, unpack_chunk, unpack_outcome
 from qaworker.store.tally import Counts
 
@@ -69,11 +69,7 @@ class Ledger:
             RunDirectoryError: another process works on the run, or there is no writing here.
             ConfigError: there is no run of this version.
         """
-        if not (directory / DATABASE_NAME).is_file():
-            raise ConfigError(
-                f"{directory} is not a run directory (there is no {DATABASE_NAME} in it):"
-                " name the --output of an earlier run"
-            )
+        existing(directory)
         return cls.create_or_open(directory)
 
     def close(self) -> None:

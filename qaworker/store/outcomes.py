@@ -23,6 +23,9 @@ from qaworker.store.connections import store_errors
 
 log = logs.get(__name__)
 
+# In the place of a run's id: of every run there is.
+ALL_RUNS: Final = "all"
+
 # A dead worker's messages return to the queue after as long (the transport's visibility timeout).
 CLAIM_TTL = timedelta(seconds=40)
 
@@ -199,7 +202,7 @@ class OutcomeStore:
 
 
 class OutcomeReader:
-    """What a client reads of outcomes; every method raises StoreUnavailable."""
+    """What a client reads of outcomes and of its run; every method raises StoreUnavailable."""
 
     def __init__(self, redis: Redis) -> None:
         # Its answers are typed for every option of the client; ours are always bytes.
@@ -230,3 +233,9 @@ class OutcomeReader:
         with store_errors():
             owners = self._redis.mget([keys.claim(digest) for digest in digests])
         return {d for d, owner in zip(digests, owners, strict=True) if owner is not None}
+
+    def cancelled_at(self, run_id: str) -> float:
+        """When the run, or every run, was last cancelled, in seconds since the epoch; 0 for never."""
+        with store_errors():
+            marks = self._redis.mget([keys.cancelled(run_id), keys.cancelled(ALL_RUNS)])
+        return max(float(mark or 0) for mark in marks)

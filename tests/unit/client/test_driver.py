@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from qaworker.client.driver import CHUNKS_PER_TASK, LOST_AFTER_S, RECONCILE_EVERY_S, Driver
+from qaworker.client.driver import (
+    CHUNKS_PER_TASK,
+    HEED_EVERY_S,
+    LOST_AFTER_S,
+    RECONCILE_EVERY_S,
+    Driver,
+)
 from qaworker.engine.batches import Batch
-from qaworker.errors import StoreUnavailable
+from qaworker.errors import RunCancelled, StoreUnavailable
 from qaworker.models import Chunk, GenerationConfig, Language, Outcome, OutcomeKind
 from qaworker.store.ledger import Ledger
 from qaworker.store.outcomes import OutcomeReader
@@ -35,6 +41,9 @@ class Workers(OutcomeReader):
         self.asked_lost: list[list[str]] = []
         self.space = 1000
         self.is_away = False
+        self.cancelled_s = 0.0
+        self.held: set[str] = set()
+        """Digests that a process is generating."""
         self.on_send: Callable[[Batch], None] = lambda _: None
 
     def finish(
@@ -61,6 +70,14 @@ class Workers(OutcomeReader):
         self._check()
         taken, self.done = self.done[:limit], self.done[limit:]
         return taken
+
+    def claimed(self, digests: Sequence[str]) -> set[str]:
+        self._check()
+        return self.held & set(digests)
+
+    def cancelled_at(self, run_id: str) -> float:  # noqa: ARG002, there is one run
+        self._check()
+        return self.cancelled_s
 
     def room(self) -> int:
         self._check()
@@ -369,3 +386,71 @@ def test_chunks_of_equal_text_are_sent_once(
     driver.step()
     assert workers.sent_digests == ["d0"]
     assert ledger.counts().ok == 3
+
+
+def test_a_run_that_is_cancelled_ends_and_sends_nothing_more(
+    driver: Driver, ledger: Ledger, workers: Workers, clock: Clock
+) -> None:
+    fill(ledger, 3 * CHUNKS_PER_TASK)
+    workers.space = 1
+
+    def take_no_more(_: Batch) -> None:
+        workers.space = 0
+
+    def remove_messages(seconds: float) -> None:
+        workers.cancelled_s = workers.cancelled_s or clock.now_s
+        clock.sleep(seconds)
+        workers.space = int(clock.now_s >= START_S + HEED_EVERY_S)
+
+    workers.on_send = take_no_more
+    with pytest.raises(RunCancelled):
+        driver.run(lambda _: None, idle=remove_messages)
+    assert clock.now_s <= START_S + 2 * HEED_EVERY_S
+    assert workers.sent_digests == [f"d{n}" for n in range(CHUNKS_PER_TASK)]
+
+
+def test_a_long_submission_notices_between_two_tasks_that_it_is_cancelled(
+    driver: Driver, ledger: Ledger, workers: Workers, clock: Clock
+) -> None:
+    fill(ledger, 10 * CHUNKS_PER_TASK)
+
+    def cancel(_: Batch) -> None:
+        workers.cancelled_s = clock.now_s
+        clock.sleep(HEED_EVERY_S)
+
+    workers.on_send = cancel
+    with pytest.raises(RunCancelled):
+        driver.send()
+    assert len(workers.sent) == 1
+
+
+def test_a_cancelled_run_goes_on_at_once_but_for_what_workers_hold(
+    driver: Driver, ledger: Ledger, workers: Workers, clock: Clock
+) -> None:
+    fill(ledger, 4)
+    driver.step()
+    workers.finish("d0", run_id=ledger.run_id)
+    workers.held = {"d2"}
+    workers.cancelled_s = clock.now_s
+    workers.sent.clear()
+    clock.sleep(2)
+    again = make_driver(ledger, workers, clock)
+    again.step()
+    assert workers.sent_digests == ["d1", "d3"]
+    clock.sleep(2)
+    again.step()
+    make_driver(ledger, workers, clock).step()
+    assert workers.sent_digests == ["d1", "d3"]
+    assert dict(ledger.sent()).keys() == {"d1", "d2", "d3"}
+
+
+def test_a_mark_that_expires_cancels_nothing(
+    driver: Driver, ledger: Ledger, workers: Workers, clock: Clock
+) -> None:
+    fill(ledger, 1)
+    workers.cancelled_s = clock.now_s - 1
+    driver.step()
+    workers.cancelled_s = 0.0
+    clock.sleep(2 * HEED_EVERY_S)
+    driver.step()
+    assert workers.sent_digests == ["d0"]

@@ -1,0 +1,145 @@
+"""Cancels runs: their clients stop, and their waiting messages go; ledgers and outcomes stay."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from redis import Redis
+
+from qaworker import keys
+from qaworker.app import RUN_HEADER
+from qaworker.client.driver import HEED_EVERY_S
+from qaworker.store.connections import store_errors
+from qaworker.store.database import Database, existing
+from qaworker.store.outcomes import ALL_RUNS
+
+# Some 3 MB of messages at a time.
+PAGE: Final = 100
+# Longer than any client takes to notice, and to be started again by somebody the next morning.
+MARK_TTL: Final = timedelta(days=1)
+UNREADABLE: Final = "unreadable"
+
+
+@dataclass(slots=True)
+class Waiting:
+    """What waits in the queues, or waited there until it was removed."""
+
+    messages: Counter[str] = field(default_factory=Counter)
+    """By run; what was sent without one is a run of its own."""
+    chunks: Counter[str] = field(default_factory=Counter)
+
+    def add(self, run_id: str, chunks: int) -> None:
+        """Count one message."""
+        self.messages[run_id] += 1
+        self.chunks[run_id] += chunks
+
+
+def run_id_of(directory: Path) -> str:
+    """The id of the run in a directory, which another command may be at work on.
+
+    Raises:
+        ConfigError: there is no run.
+        RunDirectoryError: it cannot be read.
+    """
+    with closing(Database.open(existing(directory))) as database:
+        ((run_id,),) = database.query("SELECT value FROM run WHERE name = 'run_id'")
+    return str(run_id)
+
+
+def waiting(broker: Redis, run_id: str | None) -> Waiting:
+    """What waits of one run, or of all; raises StoreUnavailable."""
+    found = Waiting()
+    for queue in _lists():
+        seen = 0
+        while page := _page(broker, queue, seen):
+            seen += len(page)
+            for message in page:
+                of_run, chunks = _read(message)
+                if run_id in {None, of_run}:
+                    found.add(of_run, chunks)
+    return found
+
+
+def cancel(
+    redis: Redis,
+    broker: Redis,
+    run_id: str | None,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Waiting:
+    """Cancel one run, or all; returns what was removed.
+
+    What workers hold runs to its end. A client that is at work on such a run ends with
+    RunCancelled; one that is started later goes on with it.
+
+    Raises:
+        StoreUnavailable: Redis does not answer. Of what is removed nothing is lost: the run's
+            ledger has it, and the same command goes on.
+    """
+    _mark(redis, run_id)
+    # What its clients send until they notice is removed too.
+    sleep(2 * HEED_EVERY_S)
+    removed = Waiting()
+    for queue in _lists():
+        _remove(broker, queue, run_id, removed)
+    # What was sent before the mark counts as removed when the run goes on.
+    _mark(redis, run_id)
+    return removed
+
+
+def _mark(redis: Redis, run_id: str | None) -> None:
+    with store_errors():
+        redis.set(keys.cancelled(run_id or ALL_RUNS), repr(time.time()), ex=MARK_TTL)
+
+
+def _lists() -> Iterator[str]:
+    return (keys.queue(name, step) for name in keys.QUEUES for step in keys.PRIORITY_STEPS)
+
+
+def _page(broker: Any, queue: str, start: int) -> Sequence[bytes]:
+    with store_errors():
+        page: list[bytes] = broker.lrange(queue, start, start + PAGE - 1)
+    return page
+
+
+def _remove(broker: Any, queue: str, run_id: str | None, removed: Waiting) -> None:
+    """Remove messages from one list while clients add to its head and workers take from its tail.
+
+    From the head, so that what is added meanwhile moves nothing past the reader unseen. Redis
+    compares a message with those that stand before it, 0.1 µs each, from the end that is nearer.
+    """
+    kept = 0
+    while page := _page(broker, queue, kept):
+        read = [(message, *_read(message)) for message in page]
+        wanted = [one for one in read if run_id in {None, one[1]}]
+        with store_errors(), broker.pipeline(transaction=False) as pipe:
+            nearer_end = 1 if kept <= broker.llen(queue) // 2 else -1
+            for message, _, _ in wanted:
+                pipe.lrem(queue, nearer_end, message)
+            gone = pipe.execute()
+        for (_, of_run, chunks), is_gone in zip(wanted, gone, strict=True):
+            if is_gone:  # else a worker took it
+                removed.add(of_run, chunks)
+        kept += len(page) - sum(gone)
+
+
+def _read(message: bytes) -> tuple[str, int]:
+    """The run of a message, and its chunks; what nobody can read is a run of its own."""
+    try:
+        parsed = json.loads(message)
+        args, kwargs, _ = json.loads(base64.b64decode(parsed["body"]))
+        headers = parsed["headers"]
+        run_id = str(headers.get(RUN_HEADER) or headers["id"])
+        given = args[0] if args else kwargs.get("chunks")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return UNREADABLE, 0
+    return run_id, len(given) if isinstance(given, list) else 1

@@ -1,0 +1,87 @@
+"""What ``qaworker cancel`` asks and refuses; what it removes stands in test_cancelling.py."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qaworker import keys
+from tests.support.commands import LONGEST_S, Run
+from tests.support.processes import QAWORKER, child_environment
+
+QUEUE = keys.queue(keys.DEFAULT_QUEUE)
+
+
+@pytest.fixture
+def submitted(run: Run, redis_url: str, tmp_path: Path) -> str:
+    """The directory of a run of one message."""
+    (tmp_path / "data.csv").write_text(
+        "text\nThe kiln was lit twice a year.\n窯は年に二度焚かれた。\n"
+    )
+    ran = run("submit", "--input-file", "data.csv", "--output", "run", REDIS_URL=redis_url)
+    assert ran.code == 0, ran.err
+    return "run"
+
+
+@pytest.mark.parametrize("answer", ["n", "y"])
+def test_a_person_is_asked(
+    submitted: str, redis_url: str, redis_client: Any, tmp_path: Path, answer: str
+) -> None:
+    keyboard, terminal = pty.openpty()
+    with os.fdopen(keyboard, "wb", buffering=0) as keys_of, os.fdopen(terminal, "rb") as stdin:
+        keys_of.write(f"{answer}\n".encode())
+        ran = subprocess.run(
+            [*QAWORKER, "cancel", submitted],
+            env=child_environment(tmp_path, REDIS_URL=redis_url, COLUMNS="200"),
+            cwd=tmp_path,
+            stdin=stdin,
+            capture_output=True,
+            text=True,
+            timeout=LONGEST_S,
+            check=False,
+        )
+    assert "in all: 1 messages (2 chunks) of 1 runs" in ran.stderr
+    is_removed = answer == "y"
+    assert ran.returncode == (0 if is_removed else 130), ran.stderr
+    assert redis_client.llen(QUEUE) == (0 if is_removed else 1)
+    assert ("nothing was removed" in ran.stderr) != is_removed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give either RUN_DIR or --all"),
+        (["run", "--all", "--yes"], "give either RUN_DIR or --all"),
+        (["run"], "there is no terminal to ask at: give --yes"),
+        (["--all"], "there is no terminal to ask at: give --yes"),
+    ],
+)
+@pytest.mark.usefixtures("submitted")
+def test_what_is_not_clear_removes_nothing(
+    run: Run, redis_url: str, redis_client: Any, arguments: list[str], message: str
+) -> None:
+    ran = run("cancel", *arguments, REDIS_URL=redis_url)
+    assert (ran.code, ran.out) == (2, "")
+    assert message in ran.err
+    assert redis_client.llen(QUEUE) == 1
+
+
+def test_a_directory_without_a_run_is_one_line_and_stays_as_it_is(
+    run: Run, redis_url: str, tmp_path: Path
+) -> None:
+    ran = run("cancel", ".", "--yes", REDIS_URL=redis_url)
+    assert (ran.code, ran.out) == (78, "")
+    assert "is not a run directory" in ran.complaint
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("variable", ["REDIS_URL", "CELERY_BROKER_URL"])
+def test_without_redis(run: Run, redis_url: str, nowhere: str, variable: str) -> None:
+    ran = run("cancel", "--all", "--yes", **{"REDIS_URL": redis_url, variable: nowhere})
+    assert (ran.code, ran.out) == (75, "")
+    assert ran.complaint.endswith(f"start it, or correct {variable}")
