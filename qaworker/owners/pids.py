@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from qaworker.errors import NotAllowed, OwnerError
-from qaworker.owners import log_files, processes
+from qaworker.owners import ending, log_files, processes
 from qaworker.owners.owner import Owned, OwnerName
 from qaworker.owners.processes import MARKER, Process
 
@@ -163,7 +163,7 @@ class PidFiles:
 
     def _end(self, files: list[_PidFile], timeout_s: float) -> None:
         ours = [file for file in files if file.process is not None]
-        processes.end([file.process for file in ours if file.process], timeout_s)
+        ending.end([file.process for file in ours if file.process], timeout_s)
         for file in ours:
             # Reaped, where this command started it.
             self._exit_code(file.number)

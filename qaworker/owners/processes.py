@@ -6,7 +6,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -19,9 +19,6 @@ from qaworker.errors import NotAllowed
 MARKER: Final = "QAWORKER_INSTANCE"
 """In the environment of every worker an owner started, and of its children: the installation."""
 
-# A worker that was sent QUIT ends within 5 s.
-QUIT_GRACE_S: Final = 7.0
-KILL_GRACE_S: Final = 5.0
 _PROC: Final = Path("/proc")
 
 
@@ -78,6 +75,20 @@ class Process:
         booted_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
         return booted_at + self.started / os.sysconf("SC_CLK_TCK")
 
+    def leads(self, other: Self) -> bool:
+        """Whether the other one is in the session that this one began: a child, or a child's child."""
+        try:
+            return int(_stat(other.pid)[_SESSION]) == self.pid
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
+    def wait(self, timeout_s: float) -> None:
+        """Return when it has ended, or the time is over."""
+        with _handle(self.pid) as handle:
+            if handle is not None and self.is_running:
+                # Readable as soon as the process has ended.
+                select.select([handle], [], [], timeout_s)
+
     def send(self, number: signal.Signals) -> bool:
         """Signal this very process; False when it has ended, whoever has its number now.
 
@@ -95,6 +106,7 @@ class Process:
 
 
 _STATE: Final = 0
+_PARENT: Final = 1
 _SESSION: Final = 3
 _STARTED: Final = 19
 
@@ -129,40 +141,15 @@ def marked(runtime_dir: Path) -> list[Process]:
     return sorted(found, key=lambda process: process.pid)
 
 
-def end(processes: Iterable[Process], timeout_s: float) -> None:
-    """End worker processes in order, and by force what is left of them when the time is over.
-
-    TERM, then QUIT and in the end KILL go to the main processes alone: a child that is signalled
-    loses its task (celery#2700). Children are killed after their main process.
-
-    Raises:
-        NotAllowed: they are another user's.
-    """
-    left = _told(processes, signal.SIGTERM, timeout_s)
-    left = _told(left, signal.SIGQUIT, QUIT_GRACE_S)
-    for process in left:
-        children = [
-            one for one in marked(Path(process.instance).resolve()) if _is_in_session(one, process)
-        ]
-        _told([process, *children], signal.SIGKILL, KILL_GRACE_S)
-
-
-def _told(processes: Iterable[Process], number: signal.Signals, timeout_s: float) -> list[Process]:
-    """Send a signal to processes; those that run ``timeout_s`` later all the same."""
-    left = [process for process in processes if process.send(number)]
-    give_up_at = time.monotonic() + timeout_s
-    while left := [process for process in left if process.is_running]:
-        if (rest_s := give_up_at - time.monotonic()) <= 0:
-            break
-        _wait_one(left[0], min(rest_s, 1.0))
-    return left
-
-
-def _wait_one(process: Process, timeout_s: float) -> None:
-    with _handle(process.pid) as handle:
-        if handle is not None:
-            # Readable as soon as the process has ended.
-            select.select([handle], [], [], timeout_s)
+def exists(pid: int) -> bool:
+    """Whether some process has this number, whoever's it is."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @contextmanager
@@ -192,15 +179,8 @@ def _instance(pid: int) -> str:
     return ""
 
 
-def _is_in_session(process: Process, leader: Process) -> bool:
-    try:
-        return int(_stat(process.pid)[_SESSION]) == leader.pid
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 def _ancestors() -> Iterator[int]:
     pid = os.getpid()
     while pid:
         yield pid
-        pid = int(_stat(pid)[1])
+        pid = int(_stat(pid)[_PARENT])

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 from qaworker.errors import OwnerError
+from qaworker.owners.ending import KILL_GRACE_S, QUIT_GRACE_S
 from qaworker.owners.owner import Owned, OwnerName
-from qaworker.owners.processes import KILL_GRACE_S, QUIT_GRACE_S
 from qaworker.owners.systemctl import not_allowed, run, show, systemctl
 
 UMBRELLA: Final = "qa-celery.service"
@@ -108,7 +108,8 @@ class Systemd:
             systemctl("stop", "--no-block", *surplus)
         missing = [instance(number) for number in range(1, workers + 1) if number not in live]
         # Starting the umbrella starts its instances; the new ones of an active umbrella it does not.
-        to_start = missing if umbrella["ActiveState"] == "active" else [UMBRELLA]
+        is_up = umbrella["ActiveState"] in {"active", "reloading"}
+        to_start = missing if is_up else [UMBRELLA]
         if to_start:
             systemctl("start", "--no-block", *to_start)
 

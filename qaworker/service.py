@@ -1,0 +1,272 @@
+"""Starts, stops and replaces this host's workers through whoever owns them, and says what happened."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from gettext import gettext as _
+from typing import Final
+
+from redis import Redis
+
+from qaworker.app import configuration
+from qaworker.errors import OwnerError, StoreUnavailable
+from qaworker.owners import choosing, ending, processes
+from qaworker.owners.lock import locked
+from qaworker.owners.owner import Owned, Owner, OwnerName
+from qaworker.owners.readiness import HOST, living_here, wait_until_up
+from qaworker.owners.systemd import Systemd
+from qaworker.settings import Settings
+from qaworker.store import fleet, heartbeats
+from qaworker.store.connections import connect, require
+
+Say = Callable[[str], None]
+
+DEFAULT_WORKERS: Final = 4
+START_TIMEOUT_S: Final = 60.0
+# For those that are still on their way.
+_ANNOUNCE_S: Final = 10.0
+_REDIS_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What to start; None leaves it as it is, or to the defaults."""
+
+    via: OwnerName | None = None
+    workers: int | None = None
+    log_level: str | None = None
+    timeout_s: float = START_TIMEOUT_S
+    """For each worker to consume."""
+
+
+def start(values: Settings, wish: Wish, say: Say) -> None:
+    """Let so many workers run, and return when all consume.
+
+    Raises:
+        StoreUnavailable: Redis does not answer.
+        ConfigError: a setting is wrong, for this command or for a worker.
+        Busy: another command starts or stops workers.
+        OwnerError: another owner has workers here, or not all consume in time.
+        NotAllowed: the owner wants more rights.
+    """
+    with locked(values.runtime_dir, "start"), _redis(values) as redis:
+        owner = _chosen(values, wish, redis)
+        before = _processes(owner)
+        workers = _workers(owner, wish)
+        if set(before) == set(range(1, workers + 1)):
+            fleet.expect(redis, HOST, workers)
+            say(_("running already"))
+        else:
+            _start(redis, owner, wish, say)
+        _tell(redis, owner, say)
+
+
+def restart(values: Settings, wish: Wish, say: Say) -> None:
+    """Replace the workers one after the other, each consuming before the next one stops.
+
+    Raises:
+        StoreUnavailable, ConfigError, Busy, OwnerError, NotAllowed: see :func:`start`; workers
+            that were not replaced go on.
+    """
+    with locked(values.runtime_dir, "restart"), _redis(values) as redis:
+        owner = _chosen(values, wish, redis)
+        before = _processes(owner)
+        if not before:
+            say(_("no worker runs: starting"))
+        workers = _start(redis, owner, wish, say)
+        for number in sorted(number for number in before if number <= workers):
+            owner.restart(number, values.stop_timeout_s)
+            wait_until_up(redis, owner, {number}, wish.timeout_s)
+            say(_("worker {number} replaced").format(number=number))
+        _tell(redis, owner, say)
+
+
+def stop(values: Settings, via: OwnerName | None, timeout_s: float | None, say: Say) -> None:
+    """End the workers in order, and say what they finished and what went back to the queue.
+
+    Redis is not needed. After ``timeout_s`` (by default longer than any task takes) by force.
+
+    Raises:
+        Busy: another command starts or stops workers.
+        OwnerError: the owner does not answer, or could not end them.
+        NotAllowed: the owner wants more rights.
+    """
+    timeout_s = values.stop_timeout_s if timeout_s is None else timeout_s
+    with locked(values.runtime_dir, "stop"):
+        owners = [owner for owner in choosing.known(values) if via in {None, owner.name}]
+        busy = [owner for owner in owners if choosing.is_busy(owner)]
+        _record_expected(values, 0, say)
+        if not busy:
+            say(_("no worker runs"))
+        for owner in busy:
+            numbers = sorted(_processes(owner))
+            say(
+                _(
+                    "stopping {count} (owner: {owner}): calls on the wire are finished,"
+                    " for at most {timeout_s:g} s"
+                ).format(count=len(numbers), owner=owner.name, timeout_s=timeout_s)
+            )
+            owner.stop(timeout_s)
+            _tell_farewells(values, numbers, say)
+        if busy:
+            say(_("stopped"))
+
+
+def sweep(values: Settings, say: Say) -> None:
+    """Kill every process of this installation, whoever its parent is, and nobody else's.
+
+    Raises:
+        NotAllowed: its owner wants more rights, and would start them again.
+        OwnerError: a process does not end even so.
+    """
+    runtime_dir = values.runtime_dir.resolve()
+    found = processes.marked(runtime_dir)
+    if not found:
+        say(_("no process of this installation ({path}) runs").format(path=runtime_dir))
+    for process in found:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(process.started_at))
+        say(f"{process.pid}\t{since}\t{process.command}")
+    _record_expected(values, 0, say)
+    numbers: set[int] = set()
+    for owner in choosing.known(values):
+        if choosing.is_busy(owner):
+            numbers |= _processes(owner).keys()
+            # It would start again what is killed.
+            owner.stop(0.0)
+    ending.kill_marked(runtime_dir)
+    _tell_farewells(values, sorted(numbers), say)
+    if found:
+        say(_("{count} processes ended").format(count=len(found)))
+
+
+def announce(values: Settings) -> None:
+    """Record how many workers the owner is to run here, as it is configured.
+
+    Raises:
+        StoreUnavailable: Redis does not answer.
+        OwnerError: not all of them consume, or nobody owns any.
+    """
+    owner = choosing.in_charge(values)
+    if owner is None:
+        raise OwnerError(_("nobody owns workers here: start them with start_celery.sh start"))
+    with _redis(values) as redis:
+        workers = owner.expected()
+        fleet.expect(redis, HOST, workers)
+        wait_until_up(redis, owner, set(range(1, workers + 1)), _ANNOUNCE_S)
+
+
+def withdraw(values: Settings) -> None:
+    """Record that no workers are to run here; raises StoreUnavailable."""
+    with _redis(values) as redis:
+        fleet.expect(redis, HOST, 0)
+
+
+def _chosen(values: Settings, wish: Wish, redis: Redis) -> Owner:
+    """The owner to start with, once it is clear that workers could start."""
+    configuration(values)
+    here = [beat for beat in living_here(redis) if processes.exists(beat.pid)]
+    owner = choosing.choose(values, wish.via, here)
+    # The workers of systemd and of a supervisord that runs have the settings of theirs.
+    if owner.name == "pid" or not owner.is_available():
+        values.require_api_key()
+    owned = {one.pid for one in owner.owned()}
+    for beat in here:
+        if beat.pid not in owned and beat.number <= _workers(owner, wish):
+            raise OwnerError(
+                _("{name} runs already, and was not started by {owner}: kill -TERM {pid}").format(
+                    name=beat.name, owner=owner.name, pid=beat.pid
+                )
+            )
+    return owner
+
+
+def _workers(owner: Owner, wish: Wish) -> int:
+    installed = owner.configured() if isinstance(owner, Systemd) else 0
+    return wish.workers or owner.expected() or installed or DEFAULT_WORKERS
+
+
+def _start(redis: Redis, owner: Owner, wish: Wish, say: Say) -> int:
+    """Start what is missing and stop the surplus; how many run in the end, all consuming."""
+    before = _processes(owner)
+    workers = _workers(owner, wish)
+    _forget_the_dead(redis, say)
+    owner.start(workers, wish.log_level)
+    fleet.expect(redis, HOST, workers)
+    wait_until_up(redis, owner, set(range(1, workers + 1)) - before.keys(), wish.timeout_s)
+    return workers
+
+
+def _processes(owner: Owner) -> dict[int, Owned]:
+    return {owned.number: owned for owned in owner.owned() if owned.pid}
+
+
+def _forget_the_dead(redis: Redis, say: Say) -> None:
+    """Clear the heartbeats of this host's processes that are provably gone."""
+    for seen in heartbeats.seen(redis):
+        beat = seen.beat
+        if beat.host == HOST and not seen.is_living and not processes.exists(beat.pid):
+            heartbeats.forget(redis, beat.name)
+            say(_("cleared what {name} left (process {pid} is gone)").format(**beat.model_dump()))
+
+
+def _tell(redis: Redis, owner: Owner, say: Say) -> None:
+    beats = {beat.pid: beat for beat in living_here(redis)}
+    running = _processes(owner)
+    say(_("workers: {count}, owner: {owner}").format(count=len(running), owner=owner.name))
+    for owned in running.values():
+        beat = beats.get(owned.pid)
+        state = f"{beat.state}, {beat.log_level}" if beat else owned.state
+        say(f"  qa_worker-{owned.number}@{HOST}  {owned.pid}  {state}")
+
+
+def _tell_farewells(values: Settings, numbers: Collection[int], say: Say) -> None:
+    try:
+        with _redis(values) as redis:
+            for number in numbers:
+                name = f"qa_worker-{number}@{HOST}"
+                if (farewell := heartbeats.farewell(redis, name)) is not None:
+                    text = _("{name} finished {finished} tasks and handed {handed_back} back")
+                    say(text.format(name=name, **farewell.model_dump()))
+                    continue
+                heartbeats.forget(redis, name)
+                text = _("{name} left no word: what it held is in the queue again within a minute")
+                say(text.format(name=name))
+    except StoreUnavailable as error:
+        say(str(error))
+
+
+def _record_expected(values: Settings, workers: int, say: Say) -> None:
+    try:
+        with _redis(values) as redis:
+            fleet.expect(redis, HOST, workers)
+    except StoreUnavailable as error:
+        say(str(error))
+
+
+@contextmanager
+def _redis(values: Settings) -> Iterator[Redis]:
+    """A client of a Redis that answers, where the queue's answers too.
+
+    Raises:
+        StoreUnavailable: one of them does not answer within a second; it says how to start it.
+    """
+    for variable, url in (
+        ("REDIS_URL", values.redis_url),
+        ("CELERY_BROKER_URL", values.broker_url),
+    ):
+        try:
+            if url:
+                with connect(url, timeout_s=_REDIS_S) as redis:
+                    require(redis)
+        except StoreUnavailable as error:
+            raise StoreUnavailable(
+                _(
+                    "Redis does not answer at {url}: start it (Debian: sudo systemctl start"
+                    " redis-server; macOS: brew services start redis), or correct {variable}"
+                ).format(url=url, variable=variable)
+            ) from error
+    with connect(values.redis_url) as redis:
+        yield redis
