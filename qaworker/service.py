@@ -103,12 +103,13 @@ def stop(values: Settings, via: OwnerName | None, timeout_s: float | None, say: 
             say(_("no worker runs"))
         for owner in busy:
             numbers = sorted(_processes(owner))
-            say(
-                _(
+            if numbers:
+                text = _(
                     "stopping {count} (owner: {owner}): calls on the wire are finished,"
                     " for at most {timeout_s:g} s"
-                ).format(count=len(numbers), owner=owner.name, timeout_s=timeout_s)
-            )
+                )
+                count = len(numbers)
+                say(text.format(count=count, owner=owner.name, timeout_s=timeout_s))
             owner.stop(timeout_s)
             _tell_farewells(values, numbers, say)
         if busy:

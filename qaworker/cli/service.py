@@ -66,14 +66,15 @@ def _complaints(parent: click.Context | None, info_name: str | None) -> Iterator
     try:
         yield
     except click.UsageError as error:
-        more = _("{problem} (-h shows what there is)").format(problem=error.format_message())
+        problem = " ".join(error.format_message().split())
+        more = _("{problem} (-h shows what there is)").format(problem=problem)
         raise _Complaint(name, more, error.exit_code) from error
     except QAWorkerError as error:
         raise _Complaint(name, str(error), error.exit_code) from error
 
 
 @click.command("service", cls=_Terse, context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("action", type=click.Choice(list(TAKES)), metavar="start|stop|restart|status")
+@click.argument("action", default="", metavar="start|stop|restart|status")
 @click.option(
     "-w",
     "--workers",
@@ -130,6 +131,8 @@ def command(  # noqa: PLR0913, one for each option
     away, or another start or stop is at work; 77 it takes root; 78 a setting is wrong. status: 0
     running, 1 degraded, 3 stopped, 4 unknown.
     """
+    if action not in TAKES:
+        raise click.UsageError(_("say start, stop, restart or status"))
     _refuse_what_says_nothing(ctx, action)
     if action == "status":
         from qaworker.cli import status  # it answers in less time than the rest takes to import

@@ -32,6 +32,13 @@ def is_busy(owner: Owner) -> bool:
     )
 
 
+def _has_processes(owner: Owner) -> bool:
+    """Whether a process of it runs, or may at any moment."""
+    return owner.is_available() and any(
+        owned.state in {"running", "starting", "stopping"} for owned in owner.owned()
+    )
+
+
 def in_charge(values: Settings) -> Owner | None:
     """Who has this host's workers; when nobody has any, who would start them, but for the last resort.
 
@@ -61,7 +68,7 @@ def choose(values: Settings, via: OwnerName | None, living: Iterable[Beat]) -> O
     owners = {owner.name: owner for owner in known(values)}
     marks = {beat.owner for beat in living}
     for name, owner in owners.items():
-        if not (name in marks or is_busy(owner)):
+        if name not in marks and not _has_processes(owner):
             continue
         if via not in {None, name}:
             raise OwnerError(

@@ -10,7 +10,8 @@ from gettext import gettext as _
 from pathlib import Path
 from typing import Final
 
-from qaworker.errors import Busy, NotAllowed
+from qaworker.errors import Busy
+from qaworker.owners.files import writing
 
 LOCK_NAME: Final = "service.lock"
 
@@ -21,17 +22,11 @@ def locked(runtime_dir: Path, action: str) -> Iterator[None]:
 
     Raises:
         Busy: another command holds it.
-        NotAllowed: the directory cannot be written.
+        NotAllowed, OwnerError: the directory cannot be written.
     """
-    try:
+    with writing(runtime_dir):
         runtime_dir.mkdir(parents=True, exist_ok=True)
         file = (runtime_dir / LOCK_NAME).open("a+", encoding="utf-8")
-    except OSError as error:
-        raise NotAllowed(
-            _("{path}: {reason}: run this as root, or set QAWORKER_RUNTIME_DIR").format(
-                path=runtime_dir, reason=error.strerror
-            )
-        ) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

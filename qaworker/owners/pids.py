@@ -9,15 +9,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from gettext import gettext as _
 from pathlib import Path
 from typing import Final
 
-from qaworker.errors import NotAllowed, OwnerError
-from qaworker.owners import ending, log_files, processes
+from qaworker.errors import OwnerError
+from qaworker.owners import ending, files, log_files, processes
+from qaworker.owners.files import writing
 from qaworker.owners.owner import Owned, OwnerName
 from qaworker.owners.processes import MARKER, Process
 
@@ -79,13 +78,12 @@ class PidFiles:
         """
         self._require()
         self._log_level = log_level
-        for directory in (self._runtime_dir, self._log_dir):
-            with _writing(directory):
-                directory.mkdir(parents=True, exist_ok=True)
-        files = {file.number: file for file in self._files()}
-        self._end([file for file in files.values() if file.number > workers], self._stop_timeout_s)
+        with writing(self._log_dir):
+            self._log_dir.mkdir(parents=True, exist_ok=True)
+        known = {file.number: file for file in self._files()}
+        self._end([file for file in known.values() if file.number > workers], self._stop_timeout_s)
         for number in range(1, workers + 1):
-            file = files.get(number)
+            file = known.get(number)
             if file is not None and file.process is None:
                 raise OwnerError(
                     _("{path} is no PID file of ours: look at it, and remove it").format(
@@ -143,7 +141,7 @@ class PidFiles:
             name: value for name, value in os.environ.items() if name not in _MARKS_OF_OTHERS
         }
         # What it says before its log is open, or when Python itself gives up, is found there too.
-        with _writing(log_file), log_file.open("ab") as output:
+        with writing(log_file), log_file.open("ab") as output:
             child = subprocess.Popen(  # noqa: S603, our own command
                 [*command, "--logfile", str(log_file)],
                 stdin=subprocess.DEVNULL,
@@ -158,8 +156,8 @@ class PidFiles:
         path = self._runtime_dir / f"qa_worker-{number}.pid"
         # One that has ended already is still there to be looked at: it is this command's child.
         if process := Process.of(child.pid):
-            with _writing(path):
-                _write(path, replace(process, instance=str(self._runtime_dir)))
+            ours = replace(process, instance=str(self._runtime_dir))
+            files.replace(path, json.dumps(asdict(ours)) + "\n")
 
     def _end(self, files: list[_PidFile], timeout_s: float) -> None:
         ours = [file for file in files if file.process is not None]
@@ -167,7 +165,7 @@ class PidFiles:
         for file in ours:
             # Reaped, where this command started it.
             self._exit_code(file.number)
-            with _writing(file.path):
+            with writing(file.path):
                 file.path.unlink(missing_ok=True)
 
     def _exit_code(self, number: int) -> int | None:
@@ -175,29 +173,8 @@ class PidFiles:
         return None if child is None else child.poll()
 
 
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except PermissionError as error:
-        raise NotAllowed(
-            _("{path} cannot be written: run this as root, or set QAWORKER_RUNTIME_DIR").format(
-                path=path
-            )
-        ) from error
-    except OSError as error:
-        raise OwnerError(f"{path}: {error.strerror}") from error
-
-
 def _parsed(text: str) -> Process | None:
     try:
         return Process(**json.loads(text))
     except (TypeError, ValueError):
         return None
-
-
-def _write(path: Path, process: Process) -> None:
-    # Whole or not at all: a reader never sees a half.
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(asdict(process)) + "\n", encoding="utf-8")
-    new.replace(path)

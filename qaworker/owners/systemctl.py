@@ -52,12 +52,7 @@ def run(*command: str) -> str:
         raise OwnerError(_("{program} does not answer").format(program=command[0])) from error
     if ran.returncode != 0:
         if _DENIED.search(ran.stderr):
-            raise not_allowed()
+            raise NotAllowed(_("systemd owns the workers, and wants root for this: use sudo"))
         lines = ran.stderr.strip().splitlines() or [f"exit status {ran.returncode}"]
         raise OwnerError(f"{command[0]}: {lines[0]}")
     return ran.stdout
-
-
-def not_allowed() -> NotAllowed:
-    """What to raise when systemd or its directories refuse."""
-    return NotAllowed(_("systemd owns the workers, and wants root for this: use sudo"))

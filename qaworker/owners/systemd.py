@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from gettext import gettext as _
 from pathlib import Path
 from typing import Final, Literal
 
 from qaworker.errors import OwnerError
 from qaworker.owners.ending import KILL_GRACE_S, QUIT_GRACE_S
+from qaworker.owners.files import replace, writing
 from qaworker.owners.owner import Owned, OwnerName
-from qaworker.owners.systemctl import not_allowed, run, show, systemctl
+from qaworker.owners.systemctl import run, show, systemctl
 
 UMBRELLA: Final = "qa-celery.service"
 INSTANCES: Final = "qa-celery@*.service"
@@ -95,9 +95,7 @@ class Systemd:
         umbrella = show(UMBRELLA, "ActiveState", "Wants")[0]
         _say_level(log_level)
         if _wanted(umbrella) != set(range(1, workers + 1)):
-            with _writing(DROP_IN):
-                DROP_IN.parent.mkdir(exist_ok=True)
-                _replace(DROP_IN, drop_in(workers))
+            replace(DROP_IN, drop_in(workers))
             systemctl("daemon-reload")
         owned = self.owned()
         if failed := [instance(one.number) for one in owned if one.state == "failed"]:
@@ -181,25 +179,8 @@ def _wanted(umbrella: dict[str, str]) -> set[int]:
 
 
 def _say_level(log_level: str | None) -> None:
-    with _writing(START_ENV):
-        if log_level is None:
-            START_ENV.unlink(missing_ok=True)
-        else:
-            _replace(START_ENV, f"QAWORKER_LOG_LEVEL={log_level}\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    # Whole or not at all: systemd never reads a half.
-    new = path.with_suffix(".new")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except PermissionError as error:
-        raise not_allowed() from error
-    except OSError as error:
-        raise OwnerError(f"{path}: {error.strerror}") from error
+    if log_level is not None:
+        replace(START_ENV, f"QAWORKER_LOG_LEVEL={log_level}\n")
+        return
+    with writing(START_ENV):
+        START_ENV.unlink(missing_ok=True)
