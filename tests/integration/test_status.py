@@ -1,0 +1,201 @@
+"""What the status makes of owners and heartbeats; Redis is real, the owner is not."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from qaworker import keys, status
+from qaworker.errors import NotAllowed
+from qaworker.owners.owner import Owned, OwnerName
+from qaworker.settings import Settings
+from qaworker.status import Status
+from qaworker.store import fleet, heartbeats
+from qaworker.store.heartbeats import FRESH_S, Beat
+
+HOST = socket.gethostname()
+# No process has it: Linux counts to less.
+NO_PID = 2**30
+
+
+@dataclass
+class FakeOwner:
+    """Says what it is told to."""
+
+    processes: Sequence[Owned] = ()
+    wanted: int = 0
+    name: OwnerName = "systemd"
+
+    def is_available(self) -> bool:
+        return True
+
+    def owned(self) -> list[Owned]:
+        return list(self.processes)
+
+    def expected(self) -> int:
+        return self.wanted
+
+    def log_lines(self, count: int) -> list[str]:
+        return [f"line {n}" for n in range(count)]
+
+    def start(self, workers: int, log_level: str | None) -> None:
+        raise NotImplementedError
+
+    def stop(self, timeout_s: float) -> None:
+        raise NotImplementedError
+
+    def restart(self, number: int, timeout_s: float) -> None:
+        raise NotImplementedError
+
+    def stop_timeout_s(self) -> float | None:
+        raise NotImplementedError
+
+
+def beat(number: int, *, host: str = HOST, pid: int = NO_PID, **more: Any) -> Beat:
+    return Beat(
+        name=f"qa_worker-{number}@{host}",
+        number=number,
+        host=host,
+        pid=pid,
+        pool="threads",
+        started_at=0.0,
+        calls_in_flight=more.pop("calls_in_flight", 0),
+        chunks_done=more.pop("chunks_done", 0),
+        **more,
+    )
+
+
+@pytest.fixture
+def settings(redis_url: str) -> Settings:
+    return Settings(redis_url=redis_url, broker_url="")
+
+
+def gathered(settings: Settings, owner: FakeOwner | None = None) -> Status:
+    return status.gather(settings, lambda _settings: owner)
+
+
+def test_nothing_at_all_is_stopped(settings: Settings) -> None:
+    seen = gathered(settings)
+    assert (seen.state, seen.expected, list(seen.workers)) == ("stopped", 0, [])
+
+
+def test_all_workers_that_consume_are_running(settings: Settings, redis_client: Redis) -> None:
+    for number in (1, 2):
+        heartbeats.beat(redis_client, beat(number, pid=100 + number, tasks=3, calls_in_flight=40))
+    seen = gathered(settings, FakeOwner([Owned(n, 100 + n, "running") for n in (1, 2)], 2))
+    assert (seen.state, seen.owner, seen.consuming, seen.expected) == ("running", "systemd", 2, 2)
+    assert [(one.pid, one.state, one.calls_in_flight) for one in seen.workers] == [
+        (101, "consuming", 40),
+        (102, "consuming", 40),
+    ]
+    assert seen.tasks == 6
+    assert list(seen.log_lines) == [f"line {n}" for n in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("second", "state"),
+    [
+        (Owned(2, 0, "failed"), "failed"),
+        (Owned(2, 0, "stopped"), "stopped"),
+        # It has not beaten yet: what is known is its predecessor's last word.
+        (Owned(2, 200, "starting"), "starting"),
+        (Owned(2, 102, "running"), "silent"),
+    ],
+    ids=["failed", "stopped", "starting", "hangs"],
+)
+def test_fewer_than_expected_are_degraded(
+    settings: Settings, redis_client: Any, second: Owned, state: str
+) -> None:
+    heartbeats.beat(redis_client, beat(1, pid=101))
+    heartbeats.beat(redis_client, beat(2, pid=102))
+    redis_client.zincrby(keys.heartbeats(), -FRESH_S - 1, f"qa_worker-2@{HOST}")
+    seen = gathered(settings, FakeOwner([Owned(1, 101, "running"), second], 2))
+    assert seen.state == "degraded"
+    assert [one.state for one in seen.workers] == ["consuming", state]
+
+
+def test_a_quiet_worker_does_not_consume(settings: Settings, redis_client: Redis) -> None:
+    heartbeats.beat(redis_client, beat(1, pid=101, state="quiet"))
+    seen = gathered(settings, FakeOwner([Owned(1, 101, "running")], 1))
+    assert (seen.state, seen.consuming) == ("degraded", 0)
+
+
+def test_workers_without_an_owner_are_seen(settings: Settings, redis_client: Redis) -> None:
+    heartbeats.beat(redis_client, beat(1, pid=os.getpid()))
+    seen = gathered(settings)
+    assert (seen.state, seen.owner, seen.consuming) == ("running", None, 1)
+
+
+def test_a_killed_worker_without_an_owner_is_gone(settings: Settings, redis_client: Any) -> None:
+    heartbeats.beat(redis_client, beat(1))
+    redis_client.zincrby(keys.heartbeats(), -FRESH_S - 1, f"qa_worker-1@{HOST}")
+    seen = gathered(settings)
+    assert [(one.state, one.pid) for one in seen.workers] == [("gone", 0)]
+    assert seen.state == "stopped"
+
+
+def test_what_the_last_start_recorded_counts_where_the_owner_forgets(
+    settings: Settings, redis_client: Redis
+) -> None:
+    """After a boot there are neither PID files nor processes."""
+    fleet.expect(redis_client, HOST, 4)
+    assert gathered(settings, FakeOwner(name="pid")).state == "degraded"
+    assert gathered(settings).expected == 4
+    # systemd remembers by itself, and knows better.
+    assert gathered(settings, FakeOwner()).state == "stopped"
+
+
+def test_other_hosts_are_seen_and_not_counted_here(settings: Settings, redis_client: Redis) -> None:
+    heartbeats.beat(redis_client, beat(1, host="elsewhere", tasks=7))
+    fleet.expect(redis_client, "elsewhere", 2)
+    seen = gathered(settings)
+    assert (seen.state, seen.tasks, list(seen.workers)) == ("stopped", 0, [])
+    assert [one.name for one in seen.elsewhere] == ["qa_worker-1@elsewhere"]
+    assert seen.expected_elsewhere == {"elsewhere": 2}
+
+
+def test_without_redis_the_owner_still_tells(settings: Settings, tmp_path: Any) -> None:
+    away = settings.model_copy(update={"redis_url": f"unix://{tmp_path}/no.sock"})
+    seen = gathered(away, FakeOwner([Owned(1, 101, "running")], 1))
+    assert (seen.state, seen.latency_ms) == ("degraded", None)
+    assert [(one.pid, one.state) for one in seen.workers] == [(101, "running")]
+    assert "REDIS_URL" in seen.redis_error
+
+
+def test_the_redis_of_the_queue_may_be_another(
+    settings: Settings, redis_client: Redis, tmp_path: Any
+) -> None:
+    heartbeats.beat(redis_client, beat(1, pid=101))
+    apart = settings.model_copy(update={"broker_url": f"unix://{tmp_path}/no.sock"})
+    seen = gathered(apart, FakeOwner([Owned(1, 101, "running")], 1))
+    assert (seen.state, seen.consuming, list(seen.queues)) == ("degraded", 1, [])
+    assert "CELERY_BROKER_URL" in seen.redis_error
+
+
+def test_an_owner_that_does_not_answer_leaves_it_unknown(settings: Settings) -> None:
+    def refuse(_settings: Settings) -> FakeOwner:
+        raise NotAllowed("use sudo")
+
+    seen = status.gather(settings, refuse)
+    assert (seen.state, seen.owner_error) == ("unknown", "use sudo")
+    assert seen.latency_ms is not None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0 s"),
+        (59.9, "59 s"),
+        (60, "1 min"),
+        (3600 * 3 + 1300, "3 h 21 min"),
+        (9e4, "1 d 1 h"),
+    ],
+)
+def test_spans_are_spoken_in_their_largest_units(seconds: float, text: str) -> None:
+    assert status.spoken(seconds) == text
