@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -74,6 +76,14 @@ def simulator(tmp_path: Path) -> Iterator[Callable[..., SimulatorProcess]]:
             return simulators.enter_context(SimulatorProcess(*options, directory=directory))
 
         yield start
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """An empty directory; not under tmp_path, as a socket's path has at most 108 characters."""
+    directory = Path(tempfile.mkdtemp(prefix="qaw-", dir="/tmp"))
+    yield directory
+    shutil.rmtree(directory)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,14 +15,6 @@ from tests.support.processes import ROOT
 LEFT_OUT = shutil.ignore_patterns(
     ".git", ".venv", "var", "build", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info"
 )
-
-
-@pytest.fixture
-def short_path() -> Iterator[Path]:
-    """An empty directory; not under tmp_path, as a socket's path has at most 108 characters."""
-    directory = Path(tempfile.mkdtemp(prefix="qaw-", dir="/tmp"))
-    yield directory
-    shutil.rmtree(directory)
 
 
 @pytest.fixture
