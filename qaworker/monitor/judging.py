@@ -1,0 +1,138 @@
+"""What is wrong: each check goes from what is seen to a problem, or to none."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from gettext import gettext as _
+from typing import Final, Literal
+
+from qaworker.status import Status, spoken
+
+Severity = Literal["warning", "critical"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Beyond these it is a problem."""
+
+    queue_length: int = 100
+    message_age_s: float = 600.0
+    heartbeat_age_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What one check found wrong."""
+
+    severity: Severity
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing to look at."""
+
+    look: Callable[[Status, Limits], Problem | None]
+    needs_redis: bool = True
+    sightings: int = 1
+    """How many looks in a row must see it before somebody is told."""
+
+
+Findings = dict[str, Problem | None]
+"""By the name of the check; a check that could not be made is missing."""
+
+
+def judge(seen: Status, limits: Limits, names: frozenset[str]) -> Findings:
+    """Make those of the checks that are named and can be made."""
+    return {
+        name: check.look(seen, limits)
+        for name, check in CHECKS.items()
+        if name in names and not (check.needs_redis and seen.redis_error)
+    }
+
+
+def _redis(seen: Status, _limits: Limits) -> Problem | None:
+    if not seen.redis_error:
+        return None
+    return Problem("critical", _("Redis is away: {error}").format(error=seen.redis_error))
+
+
+def _queue_length(seen: Status, limits: Limits) -> Problem | None:
+    texts = [
+        _("{length} messages wait in {queue} (more than {limit})").format(
+            length=queue.ready, queue=queue.name, limit=limits.queue_length
+        )
+        for queue in seen.queues
+        if queue.ready > limits.queue_length
+    ]
+    return Problem("warning", "; ".join(texts)) if texts else None
+
+
+def _message_age(seen: Status, limits: Limits) -> Problem | None:
+    texts = [
+        _("a message has waited in {queue} for {span} (more than {limit})").format(
+            queue=queue.name,
+            span=spoken(queue.oldest_age_s),
+            limit=spoken(limits.message_age_s),
+        )
+        for queue in seen.queues
+        if queue.oldest_age_s is not None and queue.oldest_age_s > limits.message_age_s
+    ]
+    return Problem("warning", "; ".join(texts)) if texts else None
+
+
+def _workers(seen: Status, _limits: Limits) -> Problem | None:
+    expected = seen.expected_by_host
+    is_stopped = bool(expected) and not any(expected.values())
+    if is_stopped or any(worker.is_living for worker in seen.everyone):
+        return None
+    return Problem(
+        "critical", _("no worker lives; {length} messages wait").format(length=seen.length)
+    )
+
+
+def _heartbeat(seen: Status, limits: Limits) -> Problem | None:
+    texts = [
+        _("{name} has given no sign of life for {span} (more than {limit})").format(
+            name=worker.name,
+            span=spoken(worker.heartbeat_age_s),
+            limit=spoken(limits.heartbeat_age_s),
+        )
+        for worker in seen.everyone
+        if worker.heartbeat_age_s is not None
+        and worker.heartbeat_age_s > limits.heartbeat_age_s
+        # One that was killed and is not to run any more is nobody's concern.
+        and worker.number <= seen.expected_by_host.get(worker.host, worker.number)
+    ]
+    return Problem("warning", "; ".join(texts)) if texts else None
+
+
+def _expected(seen: Status, _limits: Limits) -> Problem | None:
+    living = Counter(worker.host for worker in seen.everyone if worker.is_living)
+    texts = [
+        _("{living} of {expected} workers live on {host}").format(
+            living=living[host], expected=expected, host=host
+        )
+        for host, expected in sorted(seen.expected_by_host.items())
+        if living[host] < expected
+    ]
+    return Problem("warning", "; ".join(texts)) if texts else None
+
+
+CHECKS: Final = {
+    "redis": Check(_redis, needs_redis=False),
+    "workers": Check(_workers),
+    # A worker that is being replaced is away for some seconds.
+    "expected": Check(_expected, sightings=2),
+    "heartbeat": Check(_heartbeat),
+    "queue-length": Check(_queue_length),
+    "message-age": Check(_message_age),
+}
+"""By name, the gravest first."""
+
+
+def sightings(name: str) -> int:
+    """How many looks in a row must see a problem before somebody is told."""
+    return CHECKS[name].sightings if name in CHECKS else 1
