@@ -6,12 +6,15 @@ import faulthandler
 import os
 import socket
 import sys
+import warnings
 from pathlib import Path
 
 import click
 
 from qaworker import logs, settings
 from qaworker.errors import ConfigError
+
+log = logs.get(__name__)
 
 # A Redis that starts together with its workers is there by then.
 START_PATIENCE_S = 10.0
@@ -51,6 +54,8 @@ def command(number: int, loglevel: str | None, logfile: Path | None) -> int:
         logs.configure(loglevel or values.log_level, values.log_format, logfile)
     except OSError as error:
         raise ConfigError(f"--logfile {logfile}: {error.strerror}: name another") from error
+    from celery.platforms import SecurityWarning
+
     from qaworker import heart, runtime
     from qaworker.app import app
     from qaworker.store.connections import connect, require
@@ -58,6 +63,10 @@ def command(number: int, loglevel: str | None, logfile: Path | None) -> int:
     for url in (values.redis_url, values.broker_url or values.redis_url):
         with connect(url) as redis:
             require(redis, patience_s=START_PATIENCE_S)
+    if os.geteuid() == 0:
+        log.warning("worker_runs_as_root")
+        # Celery's own warning is a paragraph that advises an option there is not here.
+        warnings.filterwarnings("ignore", category=SecurityWarning)
     if values.pool == "threads":
         runtime.start(values)
     else:
