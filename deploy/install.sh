@@ -119,7 +119,7 @@ install_units() {
   local count=${workers:-4} names
   if [[ $workers || ! -e $units/qa-celery.service.d/workers.conf ]]; then
     names=$(seq -f 'qa-celery@%g.service' -s ' ' "$count")
-    printf '[Unit]\nWants=%s\nAfter=%s\n' "$names" "$names" |
+    printf '# Written by install.sh --workers N; to be replaced as a whole.\n[Unit]\nWants=%s\n' "$names" |
       write "$units/qa-celery.service.d/workers.conf" 0644
   fi
   if [[ $is_dry ]]; then

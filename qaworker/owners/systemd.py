@@ -49,7 +49,7 @@ def drop_in(workers: int) -> str:
     units = " ".join(instance(number) for number in range(1, workers + 1))
     return (
         "# Written by start_celery.sh -w N; to be replaced as a whole.\n"
-        f"[Unit]\nWants={units}\n# Started when all of them consume.\nAfter={units}\n"
+        f"[Unit]\nWants={units}\n"
     )
 
 
