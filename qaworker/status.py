@@ -56,6 +56,8 @@ class Worker:
     log_level: str = ""
     held: str = ""
     """Why it calls nobody, while its account is broken."""
+    exit_code: int | None = None
+    """How it failed, where its owner knows; negative for the signal that ended it."""
 
     @property
     def is_living(self) -> bool:
@@ -230,9 +232,16 @@ def _workers(owns: _Owns, seen: Sequence[Seen], host: str) -> list[Worker]:
         if one is not None and one.beat.pid == owned.pid:
             workers.append(_beating(one))
         else:  # what a predecessor said is of no interest
-            name = f"qa_worker-{owned.number}@{host}"
             workers.append(
-                Worker(name, host, owned.number, owned.pid, owns.name or "none", owned.state)
+                Worker(
+                    f"qa_worker-{owned.number}@{host}",
+                    host,
+                    owned.number,
+                    owned.pid,
+                    owns.name or "none",
+                    owned.state,
+                    exit_code=owned.exit_code if owned.state == "failed" else None,
+                )
             )
     workers += [_without_owner(_beating(one)) for one in by_number.values()]
     return sorted(workers, key=lambda worker: worker.number)

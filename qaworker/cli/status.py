@@ -127,10 +127,10 @@ def _elsewhere(seen: Status) -> str:
 def _active(seen: Status) -> str:
     tasks_done = sum(worker.tasks_done for worker in seen.workers)
     chunks_done = sum(worker.chunks_done for worker in seen.workers)
-    now = _("{tasks} now, the oldest for {span}").format(
+    now = (_("{tasks}, the oldest for {span}") if seen.tasks else "{tasks}").format(
         tasks=seen.tasks, span=spoken(seen.oldest_task_s)
     )
-    since = _("{tasks} tasks and {chunks} chunks done since the workers started").format(
+    since = _("done since the workers started: tasks {tasks}, chunks {chunks}").format(
         tasks=tasks_done, chunks=chunks_done
     )
     return f"{now}\n{since}"

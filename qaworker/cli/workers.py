@@ -46,7 +46,7 @@ def listed(workers: Sequence[Worker]) -> str:
     rows = [
         (
             worker.name,
-            worker.state,
+            worker.state if worker.exit_code is None else f"{worker.state} ({worker.exit_code})",
             worker.pid,
             worker.owner,
             _span(worker.uptime_s),

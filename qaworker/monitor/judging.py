@@ -61,7 +61,7 @@ def _redis(seen: Status, _limits: Limits) -> Problem | None:
 
 def _queue_length(seen: Status, limits: Limits) -> Problem | None:
     texts = [
-        _("{length} messages wait in {queue} (more than {limit})").format(
+        _("messages waiting in {queue}: {length} (more than {limit})").format(
             length=queue.ready, queue=queue.name, limit=limits.queue_length
         )
         for queue in seen.queues
@@ -89,7 +89,7 @@ def _workers(seen: Status, _limits: Limits) -> Problem | None:
     if is_stopped or any(worker.is_living for worker in seen.everyone):
         return None
     return Problem(
-        "critical", _("no worker lives; {length} messages wait").format(length=seen.length)
+        "critical", _("no worker lives, messages waiting: {length}").format(length=seen.length)
     )
 
 

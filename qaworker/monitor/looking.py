@@ -136,12 +136,12 @@ def _report(
         return Report(UNKNOWN, seen.redis_error, troubles)
     if not problems:
         text = (
-            _("{consuming} of {expected} workers consume, {length} messages wait")
+            _("workers consuming: {consuming} of {expected}, messages waiting: {length}")
             if seen.expected
-            else _("{consuming} workers consume, {length} messages wait")
+            else _("workers consuming: {consuming}, messages waiting: {length}")
         ).format(consuming=seen.consuming, expected=seen.expected, length=seen.length)
         return Report(OK, text, troubles)
     texts = [problem.text for problem in problems]
     if is_starting:
-        texts.append(_("starting {workers} workers").format(workers=seen.expected))
+        texts.append(_("starting workers: {workers}").format(workers=seen.expected))
     return Report(max(_CODES[p.severity] for p in problems), "; ".join(texts), troubles)

@@ -58,7 +58,7 @@ def monitor(installation: Path, redis_url: str) -> Monitor:
 def test_a_look_is_one_line_and_a_line_in_the_log(monitor: Monitor, installation: Path) -> None:
     ran = monitor()
     assert (ran.code, ran.err) == (2, "")
-    assert ran.out == "QAWORKER CRITICAL: no worker lives; 0 messages wait\n"
+    assert ran.out == "QAWORKER CRITICAL: no worker lives, messages waiting: 0\n"
     lines = (installation / "var" / "log" / "celery_monitor.log").read_text(encoding="utf-8")
     events = [json.loads(line)["event"] for line in lines.splitlines()]
     assert events == ["incident_opened", "looked"]
@@ -69,7 +69,7 @@ def test_each_limit_is_an_option(monitor: Monitor, redis_client: Redis) -> None:
     assert monitor("--skip", "workers").code == 0
     ran = monitor("--skip", "workers", "--queue-length", "2")
     assert ran.code == 1
-    assert ran.out == "QAWORKER WARNING: 3 messages wait in qa_generation (more than 2)\n"
+    assert ran.out == "QAWORKER WARNING: messages waiting in qa_generation: 3 (more than 2)\n"
 
 
 @pytest.mark.parametrize(
@@ -134,16 +134,16 @@ def test_workers_that_are_gone_are_started_through_their_owner(
     try:
         ran = monitor("--heal", **env)
         assert ran.code == 2
-        assert ran.out.endswith("; starting 1 workers\n")
+        assert ran.out.endswith("; starting workers: 1\n")
         [beat] = wait_until(lambda: heartbeats.living(redis_client), 30, "the worker's heartbeat")
         assert beat.owner == "pid"
         assert monitor("--heal", **env).out == (
-            "QAWORKER OK: 1 of 1 workers consume, 0 messages wait\n"
+            "QAWORKER OK: workers consuming: 1 of 1, messages waiting: 0\n"
         )
     finally:
         stopped = service("service", "stop", REDIS_URL=redis_url)
     assert stopped.code == 0, stopped.err
     # Stopped on purpose: no alarm, and nothing to heal.
     ran = monitor("--heal", **env)
-    assert (ran.code, ran.out) == (0, "QAWORKER OK: 0 workers consume, 0 messages wait\n")
+    assert (ran.code, ran.out) == (0, "QAWORKER OK: workers consuming: 0, messages waiting: 0\n")
     assert heartbeats.living(redis_client) == []

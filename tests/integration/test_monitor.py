@@ -78,7 +78,7 @@ def test_each_channel_is_told_once_and_when_it_is_over(
     ]
     for _ in range(2):
         report = looked(values, *channels)
-        assert report.line == "QAWORKER CRITICAL: no worker lives; 0 messages wait"
+        assert report.line == "QAWORKER CRITICAL: no worker lives, messages waiting: 0"
         assert (report.code, list(report.troubles)) == (2, [])
     to_slack, to_webhook = server.taken
     assert to_slack["text"].startswith(f"[qaworker] {HOST}: CRITICAL: no worker lives")
@@ -87,13 +87,13 @@ def test_each_channel_is_told_once_and_when_it_is_over(
     assert (notice["check"], notice["event"], notice["until"]) == ("workers", "opened", None)
     mail = email.message_from_bytes((mailbox / "mail").read_bytes(), policy=email.policy.default)
     assert mail["To"] == "ops@example.org"
-    assert mail["Subject"] == f"[qaworker] {HOST}: CRITICAL: no worker lives; 0 messages wait"
+    assert mail["Subject"] == f"[qaworker] {HOST}: CRITICAL: no worker lives, messages waiting: 0"
 
     (mailbox / "mail").unlink()
     heartbeats.beat(redis_client, ALIVE)
     for _ in range(2):
         report = looked(values, *channels)
-        assert report.line == "QAWORKER OK: 1 workers consume, 0 messages wait"
+        assert report.line == "QAWORKER OK: workers consuming: 1, messages waiting: 0"
     assert [told["text"].count("RECOVERED") for told in server.taken[2:]] == [1, 1]
     assert "lasted 0 s" in server.taken[2]["text"]
     assert "Subject: [qaworker]" in (mailbox / "mail").read_text(encoding="ascii")
@@ -196,7 +196,7 @@ def test_healing_starts_as_many_as_are_wanted_and_gives_up(
     owner = use(monkeypatch, Starter())
     reports = [looked(values, Webhook(server.url), heal=True) for _ in range(5)]
     assert owner.started == [3, 3, 3]
-    assert ["starting 3 workers" in report.text for report in reports] == [True] * 3 + [False] * 2
+    assert ["starting workers: 3" in report.text for report in reports] == [True] * 3 + [False] * 2
     told = [notice["check"] for post in server.taken for notice in post["notices"]]
     assert told == ["workers", "expected", "healing"]
 

@@ -101,7 +101,7 @@ def test_all_workers_that_consume_are_running(settings: Settings, redis_client: 
 @pytest.mark.parametrize(
     ("second", "state"),
     [
-        (Owned(2, 0, "failed"), "failed"),
+        (Owned(2, 0, "failed", 78), "failed"),
         (Owned(2, 0, "stopped"), "stopped"),
         # It has not beaten yet: what is known is its predecessor's last word.
         (Owned(2, 200, "starting"), "starting"),
@@ -118,6 +118,7 @@ def test_fewer_than_expected_are_degraded(
     seen = gathered(settings, FakeOwner([Owned(1, 101, "running"), second], 2))
     assert seen.state == "degraded"
     assert [one.state for one in seen.workers] == ["consuming", state]
+    assert seen.workers[1].exit_code == second.exit_code
 
 
 def test_a_quiet_worker_does_not_consume(settings: Settings, redis_client: Redis) -> None:
