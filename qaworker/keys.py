@@ -80,3 +80,48 @@ def quiet() -> str:
 def cancelled(run_id: str) -> str:
     """String: when a run was cancelled, in seconds; expires after a day."""
     return f"{PREFIX}cancelled:{run_id}"
+
+
+def holds() -> str:
+    """Hash: scope of a hold -> why and since when nobody is to call, as JSON."""
+    return f"{PREFIX}holds"
+
+
+def letters() -> str:
+    """Sorted set: run and digest of each dead letter -> when it died, in seconds."""
+    return f"{PREFIX}letters"
+
+
+def letter(run_id: str, digest: str) -> str:
+    """String: a compressed dead letter; expires like an outcome."""
+    return f"{PREFIX}letter:{run_id}:{digest}"
+
+
+def requeued(run_id: str) -> str:
+    """Hash: digest of a dead chunk that was requeued -> when, in seconds; read by the client."""
+    return f"{PREFIX}requeued:{run_id}"
+
+
+def budget(run_id: str) -> str:
+    """Hash: budget, spent and reserved micro-dollars of a run that has a budget; expires."""
+    return f"{PREFIX}budget:{run_id}"
+
+
+def budget_reservations(run_id: str) -> str:
+    """Sorted set: open reservations of a run's budget -> when they expire, in seconds; expires."""
+    return f"{PREFIX}budget-reservations:{run_id}"
+
+
+def limiter(account: str, model: str) -> str:
+    """Hash: buckets and limits of a model of a provider's account; expires when unused."""
+    return f"{PREFIX}limiter:{account}:{model}"
+
+
+def limiter_reservations(account: str, model: str) -> str:
+    """Sorted set: open reservations -> when they expire, in milliseconds; expires when unused."""
+    return f"{PREFIX}limiter-reservations:{account}:{model}"
+
+
+def limiters() -> str:
+    """Sorted set: account:model of each limiter -> when it was last used, in milliseconds."""
+    return f"{PREFIX}limiters"

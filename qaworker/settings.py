@@ -142,6 +142,12 @@ class Settings(BaseSettings):
         validation_alias="QAWORKER_RUNS_DIR",
         description="where run directories are made unless `--output` names one",
     )
+    prices_file: Path | None = Field(
+        None,
+        validation_alias="QAWORKER_PRICES_FILE",
+        description="JSON with prices to add or to correct, in dollars per million tokens:"
+        ' `{"models": {"NAME": {"input": 0.25, "cached_input": 0.025, "output": 2}}}`',
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", validation_alias="QAWORKER_LOG_LEVEL", description="least level that is logged"
     )
@@ -151,7 +157,7 @@ class Settings(BaseSettings):
         description="`json`, `console`, or `auto`: console in a terminal",
     )
 
-    @field_validator("openai_api_key_file", "env_file", mode="before")
+    @field_validator("openai_api_key_file", "env_file", "prices_file", mode="before")
     @classmethod
     def _empty_is_none(cls, path: object) -> object:
         return path or None

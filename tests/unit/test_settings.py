@@ -29,6 +29,7 @@ VALUES: dict[str, tuple[str, str, object]] = {
     "QAWORKER_LOG_DIR": ("log_dir", "/srv/log", Path("/srv/log")),
     "QAWORKER_DATA_DIR": ("data_dir", "/srv/資料", Path("/srv/資料")),
     "QAWORKER_RUNS_DIR": ("runs_dir", "/srv/runs", Path("/srv/runs")),
+    "QAWORKER_PRICES_FILE": ("prices_file", "/srv/prices.json", Path("/srv/prices.json")),
     "QAWORKER_LOG_LEVEL": ("log_level", "debug", "debug"),
     "QAWORKER_LOG_FORMAT": ("log_format", "json", "json"),
 }

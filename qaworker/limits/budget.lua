@@ -1,0 +1,71 @@
+-- Keeps the budget of one run: what is spent, and what is reserved for calls under way.
+--
+-- One call does all there is to do, in this order: raise the budget, charge reservations that nobody
+-- settled in time, apply settlements, grant reservations while spent + reserved + asked <= budget.
+--
+-- KEYS[1] -> the run's budget (Hash): budget, spent, reserved; in micro-dollars
+-- KEYS[2] -> its open reservations (Sorted set): "id:micros" -> when it expires, in server seconds
+-- ARGV[1] -> the budget is at least this; -1 leaves it
+-- ARGV[2] -> at least this is spent
+-- ARGV[3] -> seconds a reservation stays open
+-- ARGV[4] -> seconds both keys are kept
+-- ARGV[5] -> number of settlements n
+-- ARGV[6] ... ARGV[5 + 2n] -> each settlement: "id:micros", and what was really spent
+-- ARGV[6 + 2n] ... -> reservations to grant, "id:micros"
+-- Output: budget (-1: none is set), spent, reserved, how many of the reservations are granted
+local function amount(field)
+  return tonumber(redis.call("HGET", KEYS[1], field) or 0)
+end
+
+local function micros_of(reservation)
+  return tonumber(string.match(reservation, ":(%d+)$"))
+end
+
+local function add(field, micros)
+  redis.call("HINCRBY", KEYS[1], field, string.format("%.0f", micros))
+end
+
+-- A second settlement of the same reservation, or one of a reservation charged already, is nothing.
+local function close(reservation, micros)
+  if redis.call("ZREM", KEYS[2], reservation) == 1 then
+    add("reserved", -micros_of(reservation))
+    add("spent", micros)
+  end
+end
+
+if tonumber(ARGV[1]) > tonumber(redis.call("HGET", KEYS[1], "budget") or -1) then
+  redis.call("HSET", KEYS[1], "budget", ARGV[1])
+end
+if tonumber(ARGV[2]) > amount("spent") then
+  redis.call("HSET", KEYS[1], "spent", ARGV[2])
+end
+
+local now = tonumber(redis.call("TIME")[1])
+for _, reservation in ipairs(redis.call("ZRANGE", KEYS[2], "-inf", now, "BYSCORE")) do
+  close(reservation, micros_of(reservation))
+end
+
+local first_asked = 6 + 2 * tonumber(ARGV[5])
+for place = 6, first_asked - 1, 2 do
+  close(ARGV[place], tonumber(ARGV[place + 1]))
+end
+
+local budget = tonumber(redis.call("HGET", KEYS[1], "budget") or -1)
+local granted = 0
+for place = first_asked, #ARGV do
+  local reservation = ARGV[place]
+  -- Asked again because the answer got lost: it is charged once.
+  if not redis.call("ZSCORE", KEYS[2], reservation) then
+    local micros = micros_of(reservation)
+    if amount("spent") + amount("reserved") + micros > budget then
+      break
+    end
+    redis.call("ZADD", KEYS[2], now + tonumber(ARGV[3]), reservation)
+    add("reserved", micros)
+  end
+  granted = granted + 1
+end
+
+redis.call("EXPIRE", KEYS[1], ARGV[4])
+redis.call("EXPIRE", KEYS[2], ARGV[4])
+return { budget, amount("spent"), amount("reserved"), granted }

@@ -1,0 +1,234 @@
+"""The budget's script in a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import TypeVar
+
+import pytest
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+
+from qaworker import keys
+from qaworker.errors import StoreUnavailable
+from qaworker.limits.budget import Budgets, Settlement, State, open_budget, state
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until
+
+T = TypeVar("T")
+
+RUN = "run"
+KEEP = timedelta(days=30)
+WAIT_S = 10.0
+
+
+def with_budgets(
+    url: str,
+    scenario: Callable[[Budgets], Awaitable[T]],
+    *,
+    open_for: timedelta = timedelta(minutes=10),
+) -> T:
+    """Run a scenario with what a worker process has."""
+
+    async def host() -> T:
+        async with AsyncRedis.from_url(url) as redis:
+            return await scenario(Budgets(redis, keep=KEEP, open_for=open_for))
+
+    return asyncio.run(host())
+
+
+def opened(redis: Redis, micros: int, spent: int = 0) -> State:
+    return open_budget(redis, RUN, micros, spent_micros=spent, keep=KEEP)
+
+
+def test_the_first_that_fit_are_granted(redis_url: str, redis_client: Redis) -> None:
+    opened(redis_client, 100)
+
+    async def scenario(budgets: Budgets) -> None:
+        first = await budgets.reserve(RUN, [60, 30, 20, 5])
+        assert len(first.reservations) == 2
+        assert first.state == State(100, 0, 90)
+        # Not the 5 that would fit: a prompt that waits is not overtaken by smaller ones for ever.
+        second = await budgets.reserve(RUN, [11, 10])
+        assert second.reservations == ()
+        third = await budgets.reserve(RUN, [10])
+        assert third.state == State(100, 0, 100)
+
+    with_budgets(redis_url, scenario)
+    assert state(redis_client, RUN) == State(100, 0, 100)
+
+
+def test_settling_charges_the_cost_and_frees_the_rest(redis_url: str, redis_client: Redis) -> None:
+    opened(redis_client, 100)
+
+    async def scenario(budgets: Budgets) -> None:
+        cheap, dear = (await budgets.reserve(RUN, [50, 50])).reservations
+        assert await budgets.settle(RUN, [Settlement(cheap, 10)]) == State(100, 10, 50)
+        # A server may count more than was expected: it is charged all the same.
+        assert await budgets.settle(RUN, [Settlement(dear, 60)]) == State(100, 70, 0)
+        granted = await budgets.reserve(RUN, [31])
+        assert granted.reservations == ()
+        assert granted.state.covers(30)
+        assert not granted.state.covers(31)
+
+    with_budgets(redis_url, scenario)
+
+
+def test_settling_twice_charges_once(redis_url: str, redis_client: Redis) -> None:
+    opened(redis_client, 100)
+
+    async def scenario(budgets: Budgets) -> None:
+        (reservation,) = (await budgets.reserve(RUN, [50])).reservations
+        settled = Settlement(reservation, 20)
+        assert await budgets.settle(RUN, [settled, settled]) == State(100, 20, 0)
+        assert await budgets.settle(RUN, [settled]) == State(100, 20, 0)
+        again = await budgets.reserve(RUN, [80], [settled])
+        assert again.state == State(100, 20, 80)
+
+    with_budgets(redis_url, scenario)
+
+
+def test_what_is_settled_with_a_request_makes_room_for_it(
+    redis_url: str, redis_client: Redis
+) -> None:
+    opened(redis_client, 100)
+
+    async def scenario(budgets: Budgets) -> None:
+        (reservation,) = (await budgets.reserve(RUN, [100])).reservations
+        granted = await budgets.reserve(RUN, [70], [Settlement(reservation, 30)])
+        assert len(granted.reservations) == 1
+
+    with_budgets(redis_url, scenario)
+
+
+def test_a_reservation_asked_for_again_is_charged_once(redis_url: str, redis_client: Redis) -> None:
+    opened(redis_client, 100)
+
+    async def scenario(budgets: Budgets) -> None:
+        for _ in range(2):  # as a client does whose connection broke
+            one = await budgets._exchange(RUN, (), ["me-1:40", "me-2:40"])
+            assert one == (State(100, 0, 80), 2)
+
+    with_budgets(redis_url, scenario)
+
+
+@pytest.mark.parametrize("clients", [2, 8])
+def test_clients_that_race_never_exceed_it(
+    redis_url: str, redis_client: Redis, clients: int
+) -> None:
+    budget = 100_000
+    opened(redis_client, budget)
+    lot = random.Random(clients)
+    costs: list[int] = []
+    seen: list[State] = []
+
+    async def worker() -> None:
+        async with AsyncRedis.from_url(redis_url) as redis:
+            budgets = Budgets(redis, keep=KEEP)
+            settled: list[Settlement] = []
+            while True:
+                asked = [lot.randint(1, 900) for _ in range(lot.randint(1, 8))]
+                granted = await budgets.reserve(RUN, asked, settled)
+                seen.append(granted.state)
+                settled = [
+                    Settlement(one, lot.randint(0, most))
+                    for one, most in zip(granted.reservations, asked, strict=False)
+                ]
+                costs.extend(one.micros for one in settled)
+                if not granted.reservations and not granted.state.covers(asked[0]):
+                    return
+
+    async def race() -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(clients):
+                group.create_task(worker())
+
+    asyncio.run(race())
+    assert max(one.spent_micros + one.reserved_micros for one in seen) <= budget
+    assert state(redis_client, RUN) == State(budget, sum(costs), 0)
+    # It is used up as well: no more is left than the largest call asks for.
+    assert sum(costs) > budget - 900
+    assert redis_client.zcard(keys.budget_reservations(RUN)) == 0
+
+
+def test_what_nobody_settles_is_charged_in_full(redis_url: str, redis_client: Redis) -> None:
+    opened(redis_client, 100)
+    dead = with_budgets(
+        redis_url, lambda budgets: budgets.reserve(RUN, [40]), open_for=timedelta(seconds=1)
+    )
+    assert state(redis_client, RUN) == State(100, 0, 40)
+    wait_until(
+        lambda: opened(redis_client, 100) == State(100, 40, 0), WAIT_S, "the reservation to expire"
+    )
+    late = Settlement(dead.reservations[0], 1)
+    assert with_budgets(redis_url, lambda budgets: budgets.settle(RUN, [late])) == State(100, 40, 0)
+
+
+def test_going_on_with_a_larger_budget_loses_nothing(redis_url: str, redis_client: Redis) -> None:
+    opened(redis_client, 100)
+    granted = with_budgets(redis_url, lambda budgets: budgets.reserve(RUN, [60, 30]))
+    settled = Settlement(granted.reservations[0], 55)
+    with_budgets(redis_url, lambda budgets: budgets.settle(RUN, [settled]))
+    assert opened(redis_client, 300, spent=20) == State(300, 55, 30)
+    assert opened(redis_client, 200) == State(300, 55, 30)
+
+
+@pytest.mark.parametrize("spent", [0, 70])
+def test_without_an_open_budget_nothing_is_granted(
+    redis_url: str, redis_client: Redis, spent: int
+) -> None:
+    assert with_budgets(redis_url, lambda budgets: budgets.reserve(RUN, [0])).reservations == ()
+    opened(redis_client, 100)
+    redis_client.flushall()
+    lost = with_budgets(redis_url, lambda budgets: budgets.reserve(RUN, [31]))
+    assert lost.reservations == ()
+    assert lost.state == State(None, 0, 0) == state(redis_client, RUN)
+    assert not lost.state.covers(0)
+    # The run's ledger knows what its outcomes cost.
+    opened(redis_client, 100, spent=spent)
+    again = with_budgets(redis_url, lambda budgets: budgets.reserve(RUN, [31]))
+    assert len(again.reservations) == (0 if spent else 1)
+
+
+def test_a_budget_of_nothing_grants_what_costs_nothing(redis_url: str, redis_client: Redis) -> None:
+    opened(redis_client, 0)
+    granted = with_budgets(redis_url, lambda budgets: budgets.reserve(RUN, [0, 1]))
+    assert len(granted.reservations) == 1
+
+
+def test_runs_have_budgets_of_their_own(redis_url: str, redis_client: Redis) -> None:
+    opened(redis_client, 10)
+    open_budget(redis_client, "実行", 100, spent_micros=0, keep=KEEP)
+    granted = with_budgets(redis_url, lambda budgets: budgets.reserve("実行", [100]))
+    assert granted.state == State(100, 0, 100)
+    assert state(redis_client, RUN) == State(10, 0, 0)
+
+
+def test_amounts_beyond_what_a_float_prints_are_exact(redis_url: str, redis_client: Redis) -> None:
+    much = 2**53 - 1
+    opened(redis_client, much)
+    granted = with_budgets(redis_url, lambda budgets: budgets.reserve(RUN, [much - 1]))
+    assert granted.state == State(much, 0, much - 1) == state(redis_client, RUN)
+
+
+def test_it_is_forgotten_when_its_run_is(redis_url: str, redis_client: Redis) -> None:
+    opened(redis_client, 100)
+    with_budgets(redis_url, lambda budgets: budgets.reserve(RUN, [1]))
+    for key in (keys.budget(RUN), keys.budget_reservations(RUN)):
+        assert 0 < redis_client.ttl(key) <= KEEP.total_seconds()
+
+
+def test_redis_away_is_said_so(start_redis: Callable[..., RedisServer]) -> None:
+    server = start_redis()
+    with server.client() as redis:
+        opened(redis, 100)
+        server.kill()
+        with pytest.raises(StoreUnavailable, match="Redis does not answer"):
+            opened(redis, 200)
+        with pytest.raises(StoreUnavailable, match="Redis does not answer"):
+            state(redis, RUN)
+    with pytest.raises(StoreUnavailable, match="Redis does not answer"):
+        with_budgets(server.url, lambda budgets: budgets.reserve(RUN, [1]))
