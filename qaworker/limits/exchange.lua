@@ -1,0 +1,169 @@
+-- Settles and reserves the requests and tokens of one model of one account, in one step.
+--
+-- Two buckets fill continuously, as the provider's do. A reservation is let through as soon as its
+-- bucket is full or holds enough, and leaves a debt where it costs more: whoever comes next waits
+-- for that to be paid back. So the rate is exact, and no cost is too large for a small bucket.
+--
+-- KEYS[1] -> the buckets, and what the provider said (Hash)
+-- KEYS[2] -> open reservations, by when they expire, in ms (Sorted set)
+-- KEYS[3] -> the models in use, by when last, in ms (Sorted set)
+-- ARGV[1] -> JSON:
+--   name                 this account and model in KEYS[3]
+--   requests, tokens     each {per_minute (0: no limit), from (who says so),
+--                        is_ceiling (what the provider reports only lowers it), reported (if new)}
+--   headroom             share of the limits to use
+--   burst_ms             what a bucket holds, in ms of its rate
+--   horizon_ms           longest wait that is granted
+--   again_ms             who is refused asks again by then
+--   open_ms, keep_ms     how long a reservation may be settled, and unused keys are kept
+--   pause_ms, most_pause_ms
+--                        let nobody call for so long (if the provider said 429); the longest pause
+--   slowing, slowing_known, recovery_ms
+--                        what a 429 does to the rate: by which factor, by which where the provider
+--                        reports its limits, and how long until it is forgotten
+--   settle               list of {id, tokens to give back, requests to give back}
+--   reserve              list of {id, tokens}
+-- Output: {tokens a minute in force (0: no limit), ms after which the first refused reservation
+--   would have been granted (-1: none was refused), then of each one before it the ms until it may
+--   be used (-1: it is larger than a minute's tokens)}
+
+local ask = cjson.decode(ARGV[1])
+local time = redis.call("TIME")
+local now = time[1] * 1000 + time[2] / 1000
+
+local state = {}
+local stored = redis.call("HGETALL", KEYS[1])
+for i = 1, #stored, 2 do
+  state[stored[i]] = tonumber(stored[i + 1]) -- nil for what is empty
+end
+-- A clock that was set back must not stop the buckets, nor stretch a pause.
+local at = math.min(state.at or now, now)
+local slowed_at = math.min(state.slowed_at or 0, now)
+local paused_until = math.min(state.paused_until or 0, now + ask.most_pause_ms)
+local waits_until = math.min(state.waits_until or 0, now + 2 * ask.again_ms)
+
+local reported = {
+  requests = ask.requests.reported or state.reported_requests,
+  tokens = ask.tokens.reported or state.reported_tokens,
+}
+local is_news = reported.requests ~= state.reported_requests or reported.tokens ~= state.reported_tokens
+
+-- After a 429 everybody is slower for a while, and gets faster from then on.
+local slowed_to = state.slowed_to or 1
+local speed = math.min(1, slowed_to + (1 - slowed_to) * (now - slowed_at) / ask.recovery_ms)
+if is_news then -- it was the limit that was wrong
+  slowed_to, slowed_at, speed = 1, now, 1
+end
+if ask.pause_ms then
+  paused_until = math.max(paused_until, now + math.min(ask.pause_ms, ask.most_pause_ms))
+  if now - slowed_at >= 1000 then -- the calls that were on their way say the same once more
+    local is_known = reported.requests or reported.tokens
+    slowed_to = speed * (is_known and ask.slowing_known or ask.slowing)
+    slowed_at, speed = now, slowed_to
+  end
+end
+
+local function in_force(kind)
+  local own, said = ask[kind].per_minute, reported[kind]
+  if not said then
+    return own, ask[kind].from
+  elseif ask[kind].is_ceiling and own > 0 and own <= said then
+    return own, ask[kind].from
+  end
+  return said, "provider"
+end
+
+local function bucket(kind)
+  local per_minute, from = in_force(kind)
+  local rate = per_minute / 60000 * ask.headroom * speed
+  local room = rate * ask.burst_ms
+  local level = math.min(room, (state[kind] or room) + (now - at) * rate)
+  return { per_minute = per_minute, from = from, rate = rate, room = room, level = level }
+end
+
+local function wait_ms(one, cost)
+  if one.rate == 0 then
+    return 0
+  end
+  return math.max(0, (math.min(cost, one.room) - one.level) / one.rate)
+end
+
+local function take(one, cost) -- or give back, when it is negative
+  one.level = math.min(one.room, one.level - cost)
+end
+
+local requests, tokens = bucket("requests"), bucket("tokens")
+
+redis.call("ZREMRANGEBYSCORE", KEYS[2], "-inf", now)
+for _, settlement in ipairs(ask.settle) do
+  local id, tokens_back, requests_back = unpack(settlement)
+  if redis.call("ZREM", KEYS[2], id) == 1 then
+    take(tokens, -tokens_back)
+    take(requests, -requests_back)
+  end
+end
+
+local output = { math.floor(tokens.per_minute), -1 }
+local opened = {}
+for _, reservation in ipairs(ask.reserve) do
+  local id, cost = unpack(reservation)
+  if tokens.per_minute > 0 and cost > tokens.per_minute then
+    table.insert(output, -1)
+  else
+    local wait = math.max(paused_until - now, wait_ms(requests, 1), wait_ms(tokens, cost))
+    if wait > ask.horizon_ms then
+      output[2] = math.ceil(wait)
+      break
+    end
+    take(requests, 1)
+    take(tokens, cost)
+    table.insert(opened, now + ask.open_ms)
+    table.insert(opened, id)
+    table.insert(output, math.ceil(math.max(0, wait)))
+  end
+end
+if #opened > 0 then
+  redis.call("ZADD", KEYS[2], unpack(opened))
+end
+
+local waits_since = state.waits_since or now
+if output[2] >= 0 then
+  if now > waits_until then
+    waits_since = now
+  end
+  waits_until = math.max(waits_until, now + math.min(output[2], ask.again_ms) + ask.again_ms / 2)
+end
+
+-- Redis would cut a number down to 14 digits, or to a whole one.
+local function text(number)
+  return number and string.format("%.17g", number) or ""
+end
+
+local fields = {
+  "at", text(now),
+  "speed", text(speed),
+  "slowed_to", text(slowed_to),
+  "slowed_at", text(slowed_at),
+  "paused_until", text(paused_until),
+  "waits_since", text(waits_since),
+  "waits_until", text(waits_until),
+}
+for kind, one in pairs({ requests = requests, tokens = tokens }) do
+  local written = {
+    kind, text(one.rate > 0 and one.level or nil),
+    kind .. "_rate", text(one.rate),
+    kind .. "_limit", text(one.per_minute),
+    kind .. "_from", one.from,
+    "reported_" .. kind, text(reported[kind]),
+  }
+  for _, word in ipairs(written) do
+    table.insert(fields, word)
+  end
+end
+redis.call("HSET", KEYS[1], unpack(fields))
+redis.call("ZADD", KEYS[3], now, ask.name)
+redis.call("ZREMRANGEBYSCORE", KEYS[3], "-inf", now - ask.keep_ms)
+for i = 1, 3 do
+  redis.call("PEXPIRE", KEYS[i], ask.keep_ms)
+end
+return output
