@@ -25,3 +25,13 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str | int]]) -> str:
 
     lines = (GAP.join(padded(text, column) for column, text in enumerate(row)) for row in cells)
     return "\n".join(line.rstrip() for line in lines)
+
+
+def printable(text: str) -> str:
+    """A text from elsewhere on one line, without what would move the terminal's cursor."""
+    return "".join(
+        char
+        if char.isprintable() or unicodedata.category(char) == "Zs"  # 全角の空白 among them
+        else char.encode("unicode_escape").decode()
+        for char in text
+    )

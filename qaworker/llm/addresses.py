@@ -1,4 +1,4 @@
-"""The address of an outcome: a digest of everything that shapes the answer to a chunk."""
+"""Digests that address an outcome, by everything that shapes it, and a provider's account."""
 
 from __future__ import annotations
 
@@ -32,3 +32,8 @@ def outcome_digest(chunk: Chunk, config: GenerationConfig, model: str) -> str:
     ]
     # A JSON list delimits its items, so no two different lists read alike.
     return blake2b(json.dumps(shaping).encode(), digest_size=16).hexdigest()
+
+
+def account(base_url: str, api_key: str) -> str:
+    """8 hexadecimal digits that name a provider's account, and tell nobody its key."""
+    return blake2b(json.dumps([base_url, api_key]).encode(), digest_size=4).hexdigest()

@@ -1,0 +1,125 @@
+"""``qaworker hold``: what nobody is to call for the time being."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import click
+from redis import Redis
+
+from qaworker import settings
+from qaworker.cli import runs
+from qaworker.cli.table import printable, table
+from qaworker.errors import ExitCode
+from qaworker.llm.addresses import account
+from qaworker.settings import Settings
+from qaworker.status import spoken
+from qaworker.store import holds, overview
+from qaworker.store.holds import Hold
+
+_AS_JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+_NOT_NOW: Final = "-"
+
+
+@click.group("hold")
+def command() -> None:
+    """List, set and release holds: calls that nobody makes for the time being.
+
+    SCOPE is `account` (all calls), `model:NAME` or `run:ID`; the account is that of this host's
+    OPENAI_BASE_URL and key, unless its name follows, as in `account@1a2b3c4d`.
+    """
+
+
+@command.command("list")
+@_AS_JSON
+def list_(*, as_json: bool) -> int:
+    """List the holds, the oldest first."""
+    with runs.outcomes_redis(settings.load()) as redis:
+        found = holds.holds(redis)
+    if as_json:
+        _print_json([hold.model_dump() for hold in found])
+    else:
+        click.echo(_listed(found) if found else "nothing is held")
+    return ExitCode.OK
+
+
+@command.command("set")
+@click.argument("scope")
+@click.argument("reason")
+@_AS_JSON
+def set_(*, scope: str, reason: str, as_json: bool) -> int:
+    """Hold SCOPE because of REASON, until you release it.
+
+    Workers notice within seconds. Calls on the wire end; chunks wait in the queue.
+    """
+    values = settings.load()
+    name = _scope(scope, values)
+    with runs.outcomes_redis(values) as redis:
+        is_new = holds.set_hold(redis, name, reason)
+    if as_json:
+        _print_json({"scope": name, "is_new": is_new})
+    else:
+        already = "" if is_new else ", which was held already and is yours now"
+        click.echo(f"holds {name}{already}: `qaworker hold release {name}` ends it")
+    return ExitCode.OK
+
+
+@command.command("release")
+@click.argument("scope")
+@_AS_JSON
+def release(*, scope: str, as_json: bool) -> int:
+    """Release SCOPE, whoever held it: its calls go on within seconds.
+
+    When the cause is not gone, the first call that fails sets the hold again.
+    """
+    values = settings.load()
+    name = _scope(scope, values)
+    with runs.outcomes_redis(values) as redis, runs.queue_redis(values) as broker:
+        was_held = holds.release(redis, name)
+        waiting = _waiting(broker)
+        others = [hold.scope for hold in holds.holds(redis)]
+    if as_json:
+        _print_json({"scope": name, "was_held": was_held, "waiting": waiting, "held": others})
+    elif was_held:
+        click.echo(f"released {name}: calls go on within seconds; {waiting} messages wait")
+        if others:
+            click.echo(f"still held: {', '.join(map(printable, others))}")
+    else:
+        click.echo(f"{name} was not held: see `qaworker hold list`", err=True)
+    return ExitCode.OK if was_held else ExitCode.FAILED
+
+
+def _scope(text: str, values: Settings) -> str:
+    key = values.openai_api_key.get_secret_value()
+    try:
+        return holds.parse_scope(text, account(values.openai_base_url, key))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _waiting(broker: Redis) -> int:
+    return sum(queue.ready + queue.unacknowledged for queue in overview.queues(broker))
+
+
+def _listed(found: Sequence[Hold]) -> str:
+    headings = ("scope", "since", "by", "reason", "next try", "last error")
+    now = time.time()
+    rows = [
+        (
+            printable(hold.scope),
+            f"{spoken(max(0, now - hold.since))} ago",
+            printable(hold.by),
+            printable(hold.reason),
+            _NOT_NOW if hold.is_operators else f"in {spoken(max(0, hold.probe_at - now))}",
+            printable(hold.detail) or _NOT_NOW,
+        )
+        for hold in found
+    ]
+    return table(headings, rows)
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))

@@ -1,0 +1,197 @@
+"""Holds: what nobody is to call for the time being, why and since when, for all workers at once.
+
+A hold that a worker set is probed: one call every 15 s, by one worker of all, tries whether it can
+be released. One that an operator set lasts until an operator releases it.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+
+from qaworker import keys, logs
+from qaworker.store.connections import store_errors
+
+OPERATOR: Final = "operator"
+PROBE_EVERY: Final = timedelta(seconds=15)
+LONGEST_DETAIL: Final = 300
+
+# KEYS[1] -> holds (Hash)
+# ARGV[1] -> scope
+# ARGV[2] -> the hold as JSON, without its times
+# ARGV[3] -> seconds until the first probe
+# Output: 1 when there was no such hold, else 0
+#
+# The first reason stays. Whoever set it, a hold that an operator wants becomes the operator's.
+_SET: Final = """
+local time = redis.call("TIME")
+local now = time[1] + time[2] / 1000000
+local wanted = cjson.decode(ARGV[2])
+local stored = redis.call("HGET", KEYS[1], ARGV[1])
+local hold = stored and cjson.decode(stored) or wanted
+if stored then
+  if wanted.detail ~= "" then
+    hold.detail = wanted.detail
+  end
+  if wanted.by == "operator" then
+    hold.by, hold.reason = wanted.by, wanted.reason
+  end
+else
+  hold.since, hold.probe_at = now, now + ARGV[3]
+end
+redis.call("HSET", KEYS[1], ARGV[1], cjson.encode(hold))
+return stored and 0 or 1
+"""
+
+# KEYS[1] -> holds (Hash)
+# ARGV[1] -> scope
+# ARGV[2] -> seconds until the next probe
+# Output: 1 when the caller may try now, else 0
+_PROBE: Final = """
+local time = redis.call("TIME")
+local now = time[1] + time[2] / 1000000
+local stored = redis.call("HGET", KEYS[1], ARGV[1])
+if not stored then
+  return 0
+end
+local hold = cjson.decode(stored)
+if hold.by == "operator" or hold.probe_at > now then
+  return 0
+end
+hold.probe_at = now + ARGV[2]
+redis.call("HSET", KEYS[1], ARGV[1], cjson.encode(hold))
+return 1
+"""
+
+# KEYS[1] -> holds (Hash)
+# ARGV[1] -> scope
+# Output: 1 when a hold that is not an operator's was removed, else 0
+_RELEASE: Final = """
+local stored = redis.call("HGET", KEYS[1], ARGV[1])
+if not stored or cjson.decode(stored).by == "operator" then
+  return 0
+end
+return redis.call("HDEL", KEYS[1], ARGV[1])
+"""
+
+_ACCOUNT: Final = re.compile(r"@[0-9a-f]{8}$")
+
+
+class Hold(BaseModel):
+    """One hold; while hosts are upgraded, versions read each other's."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    scope: str
+    reason: str
+    detail: str = ""
+    """The last error, redacted and short."""
+    by: str = OPERATOR
+    """The worker that set it, or ``operator``."""
+    since: float
+    """Seconds since the epoch, by Redis."""
+    probe_at: float
+    """When a worker may try next, likewise; of no meaning while it is an operator's."""
+
+    @property
+    def is_operators(self) -> bool:
+        """Whether only an operator releases it."""
+        return self.by == OPERATOR
+
+
+def account_scope(account: str) -> str:
+    """All calls of one account; see :func:`qaworker.llm.addresses.account`."""
+    return f"account@{account}"
+
+
+def model_scope(account: str, model: str) -> str:
+    """All calls of one account to one model."""
+    return f"model:{model}@{account}"
+
+
+def run_scope(run_id: str) -> str:
+    """All calls of one run."""
+    return f"run:{run_id}"
+
+
+def parse_scope(text: str, account: str) -> str:
+    """A scope as people write it: ``account``, ``model:NAME`` or ``run:ID``.
+
+    ``@`` and an account may follow the first two; ``account`` is for those without.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    kind, _, name = text.partition(":")
+    if kind == "run" and name:
+        return text
+    whose = _ACCOUNT.search(text)
+    bare = text[: whose.start()] if whose else text
+    if bare == "account" or bare.removeprefix("model:") not in {"", bare}:
+        return text if whose else f"{text}@{account}"
+    raise ValueError(f"{text} is none of account, model:NAME and run:ID")
+
+
+def _set(scope: str, reason: str, detail: str, by: str) -> tuple[Any, ...]:
+    """The arguments of the script."""
+    hold = {"reason": reason, "detail": logs.redact(detail)[:LONGEST_DETAIL], "by": by}
+    blob = Hold(scope=scope, since=0, probe_at=0, **hold).model_dump_json()
+    return (_SET, 1, keys.holds(), scope, blob, PROBE_EVERY.total_seconds())
+
+
+def _read(blobs: dict[bytes, bytes]) -> list[Hold]:
+    found = [Hold.model_validate_json(blob) for blob in blobs.values()]
+    return sorted(found, key=lambda hold: (hold.since, hold.scope))
+
+
+def set_hold(redis: Any, scope: str, reason: str, *, detail: str = "", by: str = OPERATOR) -> bool:
+    """Hold a scope; returns whether it was free. Raises StoreUnavailable."""
+    with store_errors():
+        return bool(redis.eval(*_set(scope, reason, detail, by)))
+
+
+def release(redis: Redis, scope: str) -> bool:
+    """Release a scope, whoever holds it; returns whether it was held. Raises StoreUnavailable."""
+    with store_errors():
+        return bool(redis.hdel(keys.holds(), scope))
+
+
+def holds(redis: Any) -> list[Hold]:
+    """Every hold, the oldest first. Raises StoreUnavailable."""
+    with store_errors():
+        return _read(redis.hgetall(keys.holds()))
+
+
+class WorkerHolds:
+    """What a worker does with holds; every method raises StoreUnavailable."""
+
+    def __init__(self, redis: AsyncRedis, *, worker: str) -> None:
+        # Its answers are typed for every option of the client.
+        self._redis: Any = redis
+        self._worker = worker
+
+    async def set_hold(self, scope: str, reason: str, *, detail: str = "") -> bool:
+        """Hold a scope, unless it is held; returns whether it was free."""
+        with store_errors():
+            return bool(await self._redis.eval(*_set(scope, reason, detail, self._worker)))
+
+    async def release(self, scope: str) -> bool:
+        """Release what a worker held, as a call shows that succeeded; False for an operator's."""
+        with store_errors():
+            return bool(await self._redis.eval(_RELEASE, 1, keys.holds(), scope))
+
+    async def holds(self) -> list[Hold]:
+        """Every hold, the oldest first."""
+        with store_errors():
+            return _read(await self._redis.hgetall(keys.holds()))
+
+    async def next_probe(self, scope: str, every: timedelta = PROBE_EVERY) -> bool:
+        """Whether this worker is the one that may try now; then nobody else may for ``every``."""
+        seconds = every.total_seconds()
+        with store_errors():
+            return bool(await self._redis.eval(_PROBE, 1, keys.holds(), scope, seconds))
