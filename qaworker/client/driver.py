@@ -177,8 +177,17 @@ class Driver:
         self._record(digests)
         return bool(digests)
 
+    def _reopen(self) -> None:
+        """Await new outcomes of dead chunks that were requeued."""
+        run_id = self._ledger.run_id
+        if requeued := self._reader.requeued(run_id):
+            reopened = self._ledger.reopen(requeued.items())
+            self._reader.forget_requeued(run_id, list(requeued))
+            log.info("chunks_requeued", chunks=reopened)
+
     def _reconcile(self) -> None:
-        """Find outcomes whose notice got lost, then chunks whose message got lost."""
+        """Find dead chunks sent again, outcomes whose notice got lost, chunks whose message did."""
+        self._reopen()
         lost_before = self._clock() - LOST_AFTER_S
         sent = iter(self._ledger.sent())
         while page := list(islice(sent, NOTICES_AT_ONCE)):

@@ -7,6 +7,7 @@ and share an outcome.
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -192,6 +193,40 @@ class Ledger:
                 ((digest,) for digest in digests),
             )
 
+    def reopen(self, sent: Iterable[tuple[str, float]]) -> int:
+        """Await new outcomes of dead chunks that somebody else sent again.
+
+        Their costs stay counted: they were paid. Digests that are not dead are left alone.
+
+        Args:
+            sent: digests, each with the time it was sent, in seconds since the epoch.
+
+        Returns:
+            How many digests lost their outcome.
+        """
+        reopened = 0
+        changes = tally.Sums()
+        with self._database.transaction() as connection:
+            for digest, sent_at in sent:
+                row = connection.execute(
+                    "SELECT seq, chunks, chunk.body, outcome.body FROM digest"
+                    " JOIN chunk USING (seq) JOIN outcome USING (seq)"
+                    " WHERE digest = ? AND state = 'dead'",
+                    (digest,),
+                ).fetchone()
+                if row is None:
+                    continue
+                seq, chunks, chunk_body, body = row
+                dead = unpack_outcome(body, chunk_body)
+                changes.subtract(tally.results(dead, chunks, self.run_id))
+                connection.execute("DELETE FROM outcome WHERE seq = ?", (seq,))
+                connection.execute(
+                    "UPDATE digest SET state = 'sent', sent_at = ? WHERE seq = ?", (sent_at, seq)
+                )
+                reopened += 1
+            _add(connection, changes)
+        return reopened
+
     def sent(self) -> Iterator[tuple[str, float]]:
         """What was sent and has no outcome, with the time of the last sending, in document order.
 
@@ -242,11 +277,7 @@ class Ledger:
                     (seq, pack_outcome(outcome, chunk_body)),
                 )
                 connection.execute("UPDATE digest SET state = ? WHERE seq = ?", (outcome.kind, seq))
-            connection.executemany(
-                "INSERT INTO tally (kind, reason, name, value) VALUES (?, ?, ?, ?)"
-                " ON CONFLICT (kind, reason, name) DO UPDATE SET value = value + excluded.value",
-                ((*key, value) for key, value in changes.items()),
-            )
+            _add(connection, changes)
         return added
 
     def counts(self) -> Counts:
@@ -273,6 +304,14 @@ class Ledger:
             connection.execute(
                 "INSERT OR REPLACE INTO run (name, value) VALUES (?, ?)", (name, value)
             )
+
+
+def _add(connection: sqlite3.Connection, changes: tally.Sums) -> None:
+    connection.executemany(
+        "INSERT INTO tally (kind, reason, name, value) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (kind, reason, name) DO UPDATE SET value = value + excluded.value",
+        ((*key, value) for key, value in changes.items()),
+    )
 
 
 def _difference(stored: Any, given: Any, name: str = "") -> str:

@@ -19,7 +19,9 @@ from redis.asyncio import Redis as AsyncRedis
 
 from qaworker import keys, logs
 from qaworker.models import Outcome, Usage, Value
+from qaworker.store import dead_letters
 from qaworker.store.connections import store_errors
+from qaworker.store.dead_letters import DeadLetter
 
 log = logs.get(__name__)
 
@@ -106,6 +108,8 @@ class Notice:
     digest: str
     run_id: str
     outcome: Outcome | None = None
+    letter: DeadLetter | None = None
+    """Of a new outcome that is dead."""
 
 
 class OutcomeStore:
@@ -193,6 +197,8 @@ class OutcomeStore:
                         pipe.delete(
                             keys.claim(notice.digest), keys.spent(notice.run_id, notice.digest)
                         )
+                    if notice.letter is not None:
+                        dead_letters.put(pipe, notice.letter, self._keep)
                     if notice.run_id:
                         told.setdefault(notice.run_id, []).append(notice.digest)
                 for run_id, digests in told.items():
@@ -233,6 +239,17 @@ class OutcomeReader:
         with store_errors():
             owners = self._redis.mget([keys.claim(digest) for digest in digests])
         return {d for d, owner in zip(digests, owners, strict=True) if owner is not None}
+
+    def requeued(self, run_id: str) -> dict[str, float]:
+        """Dead chunks of a run that somebody sent again, and when, in seconds since the epoch."""
+        with store_errors():
+            marks = self._redis.hgetall(keys.requeued(run_id))
+        return {digest.decode(): float(at) for digest, at in marks.items()}
+
+    def forget_requeued(self, run_id: str, digests: Sequence[str]) -> None:
+        """Say that the run awaits new outcomes of these."""
+        with store_errors():
+            self._redis.hdel(keys.requeued(run_id), *digests)
 
     def cancelled_at(self, run_id: str) -> float:
         """When the run, or every run, was last cancelled, in seconds since the epoch; 0 for never."""

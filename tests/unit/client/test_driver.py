@@ -44,6 +44,8 @@ class Workers(OutcomeReader):
         self.cancelled_s = 0.0
         self.held: set[str] = set()
         """Digests that a process is generating."""
+        self.marks: dict[str, float] = {}
+        """Digests that were requeued, and when."""
         self.on_send: Callable[[Batch], None] = lambda _: None
 
     def finish(
@@ -78,6 +80,15 @@ class Workers(OutcomeReader):
     def cancelled_at(self, run_id: str) -> float:  # noqa: ARG002, there is one run
         self._check()
         return self.cancelled_s
+
+    def requeued(self, run_id: str) -> dict[str, float]:  # noqa: ARG002, there is one run
+        self._check()
+        return dict(self.marks)
+
+    def forget_requeued(self, run_id: str, digests: Sequence[str]) -> None:  # noqa: ARG002, likewise
+        self._check()
+        for digest in digests:
+            del self.marks[digest]
 
     def room(self) -> int:
         self._check()
@@ -454,3 +465,64 @@ def test_a_mark_that_expires_cancels_nothing(
     clock.sleep(2 * HEED_EVERY_S)
     driver.step()
     assert workers.sent_digests == ["d0"]
+
+
+@pytest.mark.parametrize("new_kind", ["ok", "rejected", "dead"])
+def test_a_requeued_chunk_gets_a_new_outcome(
+    driver: Driver, ledger: Ledger, workers: Workers, clock: Clock, new_kind: OutcomeKind
+) -> None:
+    fill(ledger, 2)
+    driver.step()
+    workers.finish("d0", run_id=ledger.run_id)
+    workers.finish("d1", kind="dead", run_id=ledger.run_id)
+    driver.step()
+    assert ledger.counts().dead == 1
+    # Requeued, and its message is with a worker.
+    del workers.outcomes["d1"]
+    workers.marks = {"d1": clock.now_s, "unknown": clock.now_s}
+    clock.sleep(RECONCILE_EVERY_S)
+    driver.step()
+    counts = ledger.counts()
+    assert (counts.ok, counts.dead, counts.settled) == (1, 0, 1)
+    assert workers.marks == {}
+    assert list(ledger.sent()) == [("d1", clock.now_s - RECONCILE_EVERY_S)]
+    workers.finish("d1", kind=new_kind, run_id=ledger.run_id)
+    driver.step()
+    assert ledger.counts().settled == 2
+    assert getattr(ledger.counts(), new_kind) == (2 if new_kind == "ok" else 1)
+    assert workers.sent_digests == ["d0", "d1"]
+
+
+def test_a_finished_run_that_is_started_again_awaits_what_was_requeued(
+    driver: Driver, ledger: Ledger, workers: Workers, clock: Clock
+) -> None:
+    fill(ledger, 1)
+    workers.finish("d0", kind="dead", run_id=ledger.run_id)
+    assert driver.run(lambda _: None, idle=clock.sleep)
+    del workers.outcomes["d0"]
+    workers.marks = {"d0": clock.now_s}
+    seen: list[Counts] = []
+
+    def idle(seconds: float) -> None:
+        clock.sleep(seconds)
+        workers.finish("d0", run_id=ledger.run_id)
+
+    assert make_driver(ledger, workers, clock).run(seen.append, idle=idle)
+    assert seen[0].settled == 0
+    assert (seen[-1].ok, seen[-1].dead) == (1, 0)
+
+
+def test_a_requeued_chunk_whose_message_is_nowhere_is_sent_at_once(
+    driver: Driver, ledger: Ledger, workers: Workers, clock: Clock
+) -> None:
+    """As of a run without workers, whose letters are requeued without a message."""
+    fill(ledger, 1)
+    driver.step()
+    workers.finish("d0", kind="dead", run_id=ledger.run_id)
+    driver.step()
+    del workers.outcomes["d0"]
+    workers.gone = {"d0"}
+    workers.marks = {"d0": 0.0}
+    clock.sleep(RECONCILE_EVERY_S)
+    driver.step()
+    assert workers.sent_digests == ["d0", "d0"]

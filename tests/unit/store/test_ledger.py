@@ -290,3 +290,22 @@ def test_asking_for_a_state_reads_no_more_than_it_returns(ledger: Ledger) -> Non
         assert "digest_by_state (state=?" in plan
         assert "SCAN" not in plan
         assert "TEMP B-TREE" not in plan
+
+
+def test_a_dead_chunk_that_was_sent_again_has_no_outcome_and_its_costs(ledger: Ledger) -> None:
+    filled(ledger, 3)
+    ledger.record([dead(ledger, "d0", "refused"), dead(ledger, "d1"), ok(ledger, "d2")])
+    before = ledger.counts()
+    assert ledger.reopen([("d0", 7.0), ("d2", 7.0), ("unknown", 7.0)]) == 1
+    assert list(ledger.sent()) == [("d0", 7.0)]
+    counts = ledger.counts()
+    assert (counts.ok, counts.dead, counts.settled) == (1, 1, 2)
+    assert counts.reasons["dead"] == {"invalid": 1}
+    assert (counts.calls, counts.usage) == (before.calls, before.usage)
+    assert [outcome.digest for _, outcome in ledger.results()] == ["d1", "d2"]
+
+    # Dead once more: what that cost is added.
+    assert ledger.record([dead(ledger, "d0", "truncated")]) == 1
+    counts = ledger.counts()
+    assert (counts.dead, counts.calls) == (2, before.calls + 4)
+    assert counts.reasons["dead"] == {"invalid": 1, "truncated": 1}
