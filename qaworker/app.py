@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import ssl
+import time
 from contextlib import suppress
+from functools import partial
 from queue import Empty
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -19,16 +21,20 @@ from celery.exceptions import Reject
 from kombu import Queue
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
+from kombu.utils.encoding import bytes_to_str
 
-from qaworker import keys, settings
+from qaworker import keys, logs, quarantine, settings
 from qaworker.consumer import Leases, PulseStep
-from qaworker.errors import ConfigError
+from qaworker.errors import ConfigError, MessageInvalid, StoreUnavailable
 from qaworker.settings import Settings
+
+log = logs.get(__name__)
 
 VISIBILITY_TIMEOUT_S: Final = 40
 # A chunk's prefork child that its own deadlines could not end is killed this much later.
 PREFORK_GRACE_S: Final = 5.0
 PREFORK_TASKS_PER_CHILD: Final = 50
+QUARANTINE_RETRY_S: Final = 1.0
 
 RUN_HEADER: Final = "qaworker_run"
 SENT_HEADER: Final = "qaworker_sent_at"
@@ -126,15 +132,62 @@ def configuration(values: Settings) -> dict[str, Any]:
     return celery
 
 
-class Channel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
-    """Kombu's channel, which also closes when Redis went away while it waited for a message.
+class Unreadable(Exception):
+    """A message was taken from a queue that no worker can read."""
 
-    Kombu reads the outstanding BRPOP first. Where that fails the channel stays half closed, and a
-    worker that holds messages ends with an AttributeError instead of connecting again.
-    """
+    def __init__(self, place: str, raw: bytes) -> None:
+        super().__init__(place, raw)
+        self.place = place
+        """The list it was taken from, without the prefix."""
+        self.raw = raw
+
+
+class Client(kombu_redis.PrefixedStrictRedis):  # type: ignore[misc]  # kombu has no types
+    """Kombu's client, which looks at a message before kombu and Celery trust it."""
+
+    def parse_response(self, connection: Any, command_name: str, **options: Any) -> Any:
+        """What Redis answers; raises Unreadable for a message that is none."""
+        answer = super().parse_response(connection, command_name, **options)
+        if command_name == "BRPOP" and answer:
+            place, raw = answer
+            try:
+                quarantine.check(raw, app.tasks)
+            except MessageInvalid as error:
+                raise Unreadable(bytes_to_str(place), raw) from error
+        return answer
+
+
+class Channel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
+    """Kombu's channel, which survives what it cannot read, and a Redis that goes away."""
+
+    def _get_client(self) -> Any:
+        return partial(Client, global_keyprefix=self.global_keyprefix)
+
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return super()._brpop_read(**options)
+        except Unreadable as unreadable:
+            self._put_aside(unreadable)
+            raise Empty from unreadable
+
+    def _put_aside(self, unreadable: Unreadable) -> None:
+        place, raw = unreadable.place, unreadable.raw
+        try:
+            quarantine.put_aside(raw, place.partition(self.sep)[0], str(unreadable.__cause__))
+        except StoreUnavailable as error:
+            with self.conn_or_acquire() as client:
+                client.rpush(place, raw)
+            log.warning("message_waits_for_redis", error=str(error))
+            # It is read again at once; without that Redis there is no other work either.
+            time.sleep(QUARANTINE_RETRY_S)
 
     def close(self) -> None:
-        """Give the outstanding BRPOP up, then close."""
+        """Give the outstanding BRPOP up, then close.
+
+        Kombu reads it first. Where that fails because Redis went away, the channel stays half
+        closed, and a worker that holds messages ends with an AttributeError instead of connecting
+        again.
+        """
         if self._in_poll:
             with suppress(Empty, *self.connection_errors):
                 self._brpop_read()

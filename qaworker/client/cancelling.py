@@ -140,6 +140,6 @@ def _read(message: bytes) -> tuple[str, int]:
         headers = parsed["headers"]
         run_id = str(headers.get(RUN_HEADER) or headers["id"])
         given = args[0] if args else kwargs.get("chunks")
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return UNREADABLE, 0
     return run_id, len(given) if isinstance(given, list) else 1

@@ -114,4 +114,7 @@ class QueueSender:
             message = self._broker.lindex(keys.queue(self._queue), -1)
         if message is None:
             return None
-        return float(json.loads(message)["headers"].get(SENT_HEADER, 0.0))
+        try:
+            return float(json.loads(message)["headers"].get(SENT_HEADER, 0.0))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return 0.0  # unreadable: until a worker puts it aside, nothing is known to be lost
