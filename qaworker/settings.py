@@ -142,6 +142,24 @@ class Settings(BaseSettings):
         validation_alias="QAWORKER_RUNS_DIR",
         description="where run directories are made unless `--output` names one",
     )
+    rpm: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        None,
+        validation_alias="QAWORKER_RPM",
+        description="requests a minute that all workers together make to a model at most, 0 for no"
+        " limit; default: QAWORKER_LIMITS_FILE, else OpenAI's lowest tier; what the API reports"
+        " corrects it",
+    )
+    tpm: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        None,
+        validation_alias="QAWORKER_TPM",
+        description="tokens a minute, likewise",
+    )
+    limits_file: Path | None = Field(
+        None,
+        validation_alias="QAWORKER_LIMITS_FILE",
+        description='JSON with limits of models: `{"NAME": {"rpm": 500, "tpm": 200000}, "default":'
+        ' {"rpm": 60}}`',
+    )
     prices_file: Path | None = Field(
         None,
         validation_alias="QAWORKER_PRICES_FILE",
@@ -157,10 +175,12 @@ class Settings(BaseSettings):
         description="`json`, `console`, or `auto`: console in a terminal",
     )
 
-    @field_validator("openai_api_key_file", "env_file", "prices_file", mode="before")
+    @field_validator(
+        "openai_api_key_file", "env_file", "prices_file", "rpm", "tpm", "limits_file", mode="before"
+    )
     @classmethod
-    def _empty_is_none(cls, path: object) -> object:
-        return path or None
+    def _empty_is_none(cls, value: object) -> object:
+        return None if value == "" else value
 
     @field_validator("redis_url", "broker_url", "openai_base_url")
     @classmethod
