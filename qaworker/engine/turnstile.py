@@ -1,0 +1,81 @@
+"""Lets a call pass when the limiter grants it and a slot is free; who is refused holds no slot.
+
+Each model has a line of its own, and lines take slots in turn: one that has used up its limit, or
+has a thousand waiting, keeps no other from calling.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+from qaworker.engine.line import Line, Passage, RateLimiter
+
+
+class Turnstile:
+    """All of a process's calls pass here; belongs to one event loop, on which it is entered."""
+
+    def __init__(self, limiter: RateLimiter, *, calls_in_flight: int) -> None:
+        self._limiter = limiter
+        self._slots = asyncio.Semaphore(calls_in_flight)
+        self._lines: dict[str, Line] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def enter(self, model: str, tokens: int) -> Passage:
+        """Return when a call may be made, with what it is to be made in.
+
+        ::
+
+            with await turnstile.enter(model, prompt_tokens + output_cap) as passage:
+                ...
+                passage.settle(used_tokens)
+
+        Who is cancelled waits no longer and has taken nothing.
+
+        Args:
+            model: to call.
+            tokens: what the provider counts when it admits the call.
+
+        Raises:
+            ChunkTooLarge: the provider admits fewer tokens in a minute.
+        """
+        return await self._line(model).enter(tokens)
+
+    @property
+    def waiting(self) -> int:
+        """Calls that have no passage yet."""
+        return sum(len(line.waiting) for line in self._lines.values())
+
+    @property
+    def waits_since_s(self) -> float | None:
+        """When the one that waits longest came, by the loop's clock; None when nobody waits."""
+        since_s = (
+            next(iter(line.waiting)).since_s for line in self._lines.values() if line.waiting
+        )
+        return min(since_s, default=None)
+
+    def wait_estimate_s(self, model: str) -> float:
+        """What a newcomer would wait for the limiter: 0 while it refuses nobody here."""
+        line = self._lines.get(model)
+        return line.wait_estimate_s if line is not None else 0.0
+
+    def _line(self, model: str) -> Line:
+        if model not in self._lines:
+            line = self._lines[model] = Line(model, self._limiter, self._slots)
+            self._tasks += [asyncio.create_task(line.pump()), asyncio.create_task(line.flush())]
+        return self._lines[model]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End; what was not settled within the last moments stays charged in full."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
