@@ -5,15 +5,16 @@ A letter holds what it takes to send exactly its chunk again. It expires like an
 
 from __future__ import annotations
 
+import base64
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 from redis import Redis
 
 from qaworker import keys, logs
@@ -42,15 +43,25 @@ return 1
 """
 
 
+def _decoded(value: object) -> object:
+    return base64.b64decode(value) if isinstance(value, str) else value
+
+
+# In JSON the base64 of everybody's tools; pydantic's own is the one for URLs.
+_Bytes = Annotated[
+    bytes,
+    BeforeValidator(_decoded),
+    PlainSerializer(lambda raw: base64.b64encode(raw).decode(), return_type=str, when_used="json"),
+]
+
+
 class DeadLetter(BaseModel):
     """A chunk without hope, or a message that cannot be read.
 
     While hosts are upgraded one after the other, versions read each other's letters.
     """
 
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", ser_json_bytes="base64", val_json_bytes="base64"
-    )
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     digest: str
     """Of the outcome; of an unreadable message, of its bytes."""
@@ -67,7 +78,7 @@ class DeadLetter(BaseModel):
     chunk: Chunk | None = None
     config: GenerationConfig | None = None
     model: str = ""
-    raw: bytes = b""
+    raw: _Bytes = b""
     """The message that cannot be read, as it stood in the queue."""
 
     @property
