@@ -21,6 +21,7 @@ COMMANDS = {
     "generate": "Turn a dataset into question/answer pairs.",
     "hold": "List, set and release holds on calls.",
     "monitor": "Look once for what needs somebody, and tell them.",
+    "plan": "Show what a dataset will take, before anything is spent.",
     "quickstart": "Show everything at work on the sample corpora.",
     "simulate": "Serve a simulated OpenAI API for demonstrations and tests.",
     "status": "Show Redis, the queues and this host's workers.",

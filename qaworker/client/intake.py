@@ -98,26 +98,42 @@ def _describe(ledger: Ledger, request: Request) -> None:
     ledger.describe(description)
 
 
+class Intake:
+    """The chunks of a request with their digests, streamed and in order; read it once."""
+
+    def __init__(self, request: Request, on_document: Callable[[int], None]) -> None:
+        """Prepare to read; raises ConfigError when the sizes of chunks contradict each other."""
+        self._request = request
+        self._on_document = on_document
+        self._reader = Reader(request.source)
+        self._chunker = Chunker(
+            request.model,
+            chunk_size=request.chunk_size,
+            min_tokens=request.min_tokens,
+            max_tokens=request.max_tokens,
+            merge=request.merge_chunks,
+            pairs_per_chunk=request.config.pairs_per_chunk,
+            dataset_type=request.config.dataset_type,
+        )
+        self.documents = 0
+        """Read so far."""
+
+    @property
+    def skipped_rows(self) -> int:
+        """Bad rows left out so far."""
+        return self._reader.skipped
+
+    def __iter__(self) -> Iterator[tuple[Chunk, str]]:
+        """Raises InputError: the dataset cannot be read."""
+        config, model = self._request.config, self._request.model
+        for document in self._reader:
+            for chunk in self._chunker.chunks(document):
+                yield chunk, outcome_digest(chunk, config, model)
+            self.documents += 1
+            self._on_document(self.documents)
+
+
 def _fill(ledger: Ledger, request: Request, on_document: Callable[[int], None]) -> None:
-    chunker = Chunker(
-        request.model,
-        chunk_size=request.chunk_size,
-        min_tokens=request.min_tokens,
-        max_tokens=request.max_tokens,
-        merge=request.merge_chunks,
-        pairs_per_chunk=request.config.pairs_per_chunk,
-        dataset_type=request.config.dataset_type,
-    )
-    reader = Reader(request.source)
-    documents = 0
-
-    def rows() -> Iterator[tuple[Chunk, str]]:
-        nonlocal documents
-        for document in reader:
-            for chunk in chunker.chunks(document):
-                yield chunk, outcome_digest(chunk, request.config, request.model)
-            documents += 1
-            on_document(documents)
-
-    ledger.fill(rows())
-    ledger.mark_filled(documents=documents, skipped_rows=reader.skipped)
+    intake = Intake(request, on_document)
+    ledger.fill(intake)
+    ledger.mark_filled(documents=intake.documents, skipped_rows=intake.skipped_rows)

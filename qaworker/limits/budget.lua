@@ -13,34 +13,27 @@
 -- ARGV[6] ... ARGV[5 + 2n] -> each settlement: "id:micros", and what was really spent
 -- ARGV[6 + 2n] ... -> reservations to grant, "id:micros"
 -- Output: budget (-1: none is set), spent, reserved, how many of the reservations are granted
-local function amount(field)
-  return tonumber(redis.call("HGET", KEYS[1], field) or 0)
+local stored = redis.call("HMGET", KEYS[1], "budget", "spent", "reserved")
+local budget = math.max(tonumber(stored[1] or -1), tonumber(ARGV[1]))
+if budget < 0 then
+  return { -1, 0, 0, 0 }
 end
+local spent = math.max(tonumber(stored[2] or 0), tonumber(ARGV[2]))
+local reserved = tonumber(stored[3] or 0)
+local now = tonumber(redis.call("TIME")[1])
 
 local function micros_of(reservation)
   return tonumber(string.match(reservation, ":(%d+)$"))
 end
 
-local function add(field, micros)
-  redis.call("HINCRBY", KEYS[1], field, string.format("%.0f", micros))
-end
-
--- A second settlement of the same reservation, or one of a reservation charged already, is nothing.
+-- A second settlement of a reservation, or one of a reservation that was charged, is nothing.
 local function close(reservation, micros)
   if redis.call("ZREM", KEYS[2], reservation) == 1 then
-    add("reserved", -micros_of(reservation))
-    add("spent", micros)
+    reserved = reserved - micros_of(reservation)
+    spent = spent + micros
   end
 end
 
-if tonumber(ARGV[1]) > tonumber(redis.call("HGET", KEYS[1], "budget") or -1) then
-  redis.call("HSET", KEYS[1], "budget", ARGV[1])
-end
-if tonumber(ARGV[2]) > amount("spent") then
-  redis.call("HSET", KEYS[1], "spent", ARGV[2])
-end
-
-local now = tonumber(redis.call("TIME")[1])
 for _, reservation in ipairs(redis.call("ZRANGE", KEYS[2], "-inf", now, "BYSCORE")) do
   close(reservation, micros_of(reservation))
 end
@@ -50,22 +43,24 @@ for place = 6, first_asked - 1, 2 do
   close(ARGV[place], tonumber(ARGV[place + 1]))
 end
 
-local budget = tonumber(redis.call("HGET", KEYS[1], "budget") or -1)
 local granted = 0
 for place = first_asked, #ARGV do
-  local reservation = ARGV[place]
-  -- Asked again because the answer got lost: it is charged once.
-  if not redis.call("ZSCORE", KEYS[2], reservation) then
-    local micros = micros_of(reservation)
-    if amount("spent") + amount("reserved") + micros > budget then
+  local micros = micros_of(ARGV[place])
+  -- What is open already is asked for again because the answer got lost: it is charged once.
+  if not redis.call("ZSCORE", KEYS[2], ARGV[place]) then
+    if spent + reserved + micros > budget then
       break
     end
-    redis.call("ZADD", KEYS[2], now + tonumber(ARGV[3]), reservation)
-    add("reserved", micros)
+    redis.call("ZADD", KEYS[2], now + tonumber(ARGV[3]), ARGV[place])
+    reserved = reserved + micros
   end
   granted = granted + 1
 end
 
+local function digits(number)
+  return string.format("%.0f", number)
+end
+redis.call("HSET", KEYS[1], "budget", digits(budget), "spent", digits(spent), "reserved", digits(reserved))
 redis.call("EXPIRE", KEYS[1], ARGV[4])
 redis.call("EXPIRE", KEYS[2], ARGV[4])
-return { budget, amount("spent"), amount("reserved"), granted }
+return { budget, spent, reserved, granted }

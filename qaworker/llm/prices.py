@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from decimal import Decimal
@@ -78,12 +79,15 @@ def require_price(model: str, own_file: Path | None = None) -> Price:
     """
     price = price_of(model, own_file)
     if price is None:
-        where = f"add it to {own_file}" if own_file else "name a file in QAWORKER_PRICES_FILE"
-        example = f'{{"models": {{"{model}": {{"input": 0.25, "output": 2.00}}}}}}'
-        raise ConfigError(
-            f"the price of {model} is not known: {where}, in dollars per million tokens: {example}"
-        )
+        raise ConfigError(unknown_price(model, own_file))
     return price
+
+
+def unknown_price(model: str, own_file: Path | None = None) -> str:
+    """Says in one line that a model has no price, and where to put it."""
+    where = f"add it to {own_file}" if own_file else "name a file in QAWORKER_PRICES_FILE"
+    example = json.dumps({"models": {model: {"input": 0.25, "output": 2.0}}}, ensure_ascii=False)
+    return f"the price of {model} is not known: {where}, in dollars per million tokens: {example}"
 
 
 def cost_micros(usage: Usage, price: Price) -> int:

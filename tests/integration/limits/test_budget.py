@@ -56,6 +56,9 @@ def test_the_first_that_fit_are_granted(redis_url: str, redis_client: Redis) -> 
         assert second.reservations == ()
         third = await budgets.reserve(RUN, [10])
         assert third.state == State(100, 0, 100)
+        # All of it may be free again: whoever is refused now has something to wait for.
+        assert third.state.covers(100)
+        assert not third.state.covers(101)
 
     with_budgets(redis_url, scenario)
     assert state(redis_client, RUN) == State(100, 0, 100)

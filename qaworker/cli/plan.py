@@ -1,0 +1,191 @@
+"""``qaworker plan``: what a dataset will take, before anything is spent."""
+
+from __future__ import annotations
+
+import json
+import math
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.console import Console
+
+from qaworker import logs, settings
+from qaworker.cli import progress
+from qaworker.cli.request import read_request, request_options
+from qaworker.client.intake import Intake, Request
+from qaworker.client.planning import (
+    LATENCY_S,
+    Known,
+    Plan,
+    Terms,
+    answered_in,
+    make_plan,
+    recorded_in,
+)
+from qaworker.errors import ExitCode, RunDirectoryError, StoreUnavailable
+from qaworker.limits.rates import rate_table
+from qaworker.llm.prices import price_of, unknown_price
+from qaworker.settings import Settings
+from qaworker.status import spoken
+from qaworker.store import heartbeats
+from qaworker.store.connections import connect, require
+from qaworker.store.database import DATABASE_NAME
+from qaworker.store.ledger import Ledger
+from qaworker.store.outcomes import OutcomeReader
+
+# Who plans may have no Redis yet, and should not wait for it.
+_REDIS_TIMEOUT_S: Final = 2.0
+_MICROS: Final = 1_000_000
+
+
+@click.command("plan")
+@request_options
+@click.option("--use-celery", is_flag=True, help="Reckon with the worker processes that answer.")
+@click.option("--celery-workers", type=click.IntRange(1), help="Reckon with so many of them.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def command(*, use_celery: bool, celery_workers: int | None, as_json: bool, **options: Any) -> int:
+    """Show what `generate` with the same options will take: calls, tokens, dollars and time.
+
+    Nothing is sent, spent or written. What the run or Redis knows already costs nothing; without
+    Redis all is taken for new.
+    """
+    values = settings.load()
+    logs.configure("warning", values.log_format)
+    request, directory = read_request(values, options)
+    console = progress.console()
+    with ExitStack() as stack:
+        known, living = _what_is_known(stack, console, values, directory)
+        processes = celery_workers or (living if use_celery else 1) or 1
+        with progress.reading(console) as on_document:
+            intake = Intake(request, on_document)
+            plan = make_plan(intake, terms(values, request, processes), known=known)
+    if plan.cost_micros is None:
+        console.print(
+            unknown_price(request.model, values.prices_file),
+            style="yellow",
+            markup=False,
+            soft_wrap=True,
+        )
+    read = {"documents": intake.documents, "skipped_rows": intake.skipped_rows}
+    click.echo(json.dumps(read | described(plan)) if as_json else page(plan, **read))
+    return ExitCode.OK
+
+
+def terms(values: Settings, request: Request, processes: int) -> Terms:
+    """What a request's calls are made with, by so many processes.
+
+    Raises:
+        ConfigError: a file of prices or limits is wrong.
+    """
+    rates = rate_table(
+        request.config.base_url, file=values.limits_file, rpm=values.rpm, tpm=values.tpm
+    )
+    return Terms(
+        model=request.model,
+        config=request.config,
+        price=price_of(request.model, values.prices_file),
+        rates=rates.of(request.model),
+        calls_in_flight=processes * values.calls_in_flight,
+    )
+
+
+def _what_is_known(
+    stack: ExitStack, console: Console, values: Settings, directory: Path
+) -> tuple[list[Known], int]:
+    """Where outcomes may be, and how many worker processes answer."""
+    known: list[Known] = []
+    living = 0
+    redis = stack.enter_context(connect(values.redis_url, timeout_s=_REDIS_TIMEOUT_S))
+    try:
+        require(redis)
+        living = len(heartbeats.living(redis))
+        known.append(answered_in(OutcomeReader(redis)))
+    except StoreUnavailable as error:
+        console.print(f"taking all for new: {error}", style="yellow", markup=False, soft_wrap=True)
+    if (directory / DATABASE_NAME).is_file():
+        try:
+            with Ledger.open(directory) as ledger:
+                known.append(recorded_in(ledger))
+        except RunDirectoryError as error:
+            console.print(
+                f"not looking into the run: {error}", style="yellow", markup=False, soft_wrap=True
+            )
+    return known, living
+
+
+def plan_line(plan: Plan) -> str:
+    """The plan in one line, for a command that then goes on."""
+    known = f" ({plan.known:,} known already)" if plan.known else ""
+    parts = (
+        f"plan: {plan.chunks:,} chunks{known}, {plan.calls:,} calls",
+        f"{plan.input_tokens:,} tokens in, about {plan.output_tokens:,} out",
+        _cost(plan),
+        f"about {spoken(plan.seconds)}",
+    )
+    return "; ".join(parts)
+
+
+def page(plan: Plan, *, documents: int, skipped_rows: int) -> str:
+    """Everything a person could want."""
+    skipped = f", {skipped_rows:,} bad rows left out" if skipped_rows else ""
+    known = f", {plan.known:,} of them known already" if plan.known else ""
+    rows = {
+        "model": plan.terms.model,
+        "documents": f"{documents:,}{skipped}",
+        "chunks": f"{plan.chunks:,}{known}",
+        "calls": f"{plan.calls:,}",
+        "input tokens": f"{plan.input_tokens:,}",
+        "output tokens": f"about {plan.output_tokens:,}, at most {plan.most_output_tokens:,}",
+        "cost": _cost(plan),
+        "time": _time(plan),
+    }
+    return "\n".join(f"{name:<15}{value}" for name, value in rows.items())
+
+
+def described(plan: Plan) -> dict[str, Any]:
+    """Everything a program could want; dollars are numbers, null where there is no price."""
+    return {
+        "model": plan.terms.model,
+        "chunks": plan.chunks,
+        "known": plan.known,
+        "calls": plan.calls,
+        "input_tokens": plan.input_tokens,
+        "output_tokens": plan.output_tokens,
+        "most_output_tokens": plan.most_output_tokens,
+        "dollars": None if plan.cost_micros is None else plan.cost_micros / 1e6,
+        "most_dollars": None if plan.most_micros is None else plan.most_micros / 1e6,
+        "seconds": round(plan.seconds, 1),
+        "bound_by": plan.bound_by,
+        "rpm": plan.terms.rates.rpm,
+        "tpm": plan.terms.rates.tpm,
+        "calls_in_flight": plan.terms.calls_in_flight,
+        "latency_s": LATENCY_S,
+    }
+
+
+def dollars(micros: int) -> str:
+    """Micro-dollars for a person, rounded up: to cents, and small sums to hundredths of a cent."""
+    places = 2 if micros >= _MICROS else 4
+    unit = _MICROS // 10**places
+    return f"${math.ceil(micros / unit) * unit / _MICROS:,.{places}f}"
+
+
+def _cost(plan: Plan) -> str:
+    if plan.cost_micros is None or plan.most_micros is None:
+        return "price unknown"
+    return f"about {dollars(plan.cost_micros)}, at most {dollars(plan.most_micros)}"
+
+
+def _time(plan: Plan) -> str:
+    if not plan.calls:
+        return "none: nothing is to be asked"
+    return f"about {spoken(plan.seconds)}, bound by {plan.bound_by} ({_limits(plan.terms)})"
+
+
+def _limits(terms: Terms) -> str:
+    rates = terms.rates
+    limits = [f"{rates.rpm:,.0f} requests a minute"] if rates.rpm else []
+    limits += [f"{rates.tpm:,.0f} tokens a minute"] if rates.tpm else []
+    return ", ".join([*limits, f"{terms.calls_in_flight:,} calls in flight of {LATENCY_S:.0f} s"])

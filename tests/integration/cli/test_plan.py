@@ -1,0 +1,98 @@
+"""The plan of the sample corpora, and what a run of them then takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from qaworker.client.intake import Intake, Request
+from qaworker.client.planning import Terms, make_plan
+from qaworker.corpus.reading import Source
+from qaworker.limits.rates import Rates
+from qaworker.models import GenerationConfig
+from qaworker.simulator.replies import count_tokens
+from qaworker.store.ledger import Ledger
+from tests.support.commands import Run
+from tests.support.processes import ROOT
+from tests.support.simulators import SimulatorProcess
+
+SAMPLES = ROOT / "samples"
+FORM_TOKENS = 11
+
+
+def counted_as_the_simulator_does(text: str) -> int:
+    """It counts messages by their length, and no schema."""
+    return 0 if text.startswith('{"name":"qa_pairs"') else count_tokens(text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_chunks", [1, 3])
+def test_a_run_takes_what_was_planned(
+    run: Run,
+    redis_url: str,
+    redis_client: Redis,
+    simulator: Callable[..., SimulatorProcess],
+    batch_chunks: int,
+) -> None:
+    api = simulator()
+    env = {"REDIS_URL": redis_url, "OPENAI_BASE_URL": api.base_url}
+    given = ("--input-file", SAMPLES, "--batch-chunks", str(batch_chunks), "--output", "run")
+
+    def plan() -> dict[str, Any]:
+        ran = run("plan", *given, "--json", **env)
+        assert (ran.code, ran.err) == (0, "")
+        shown: dict[str, Any] = json.loads(ran.out)
+        return shown
+
+    planned = plan()
+    assert api.stats()["requests"] == 0
+    assert redis_client.dbsize() == 0
+    ran = run("generate", *given, "--json", **env)
+    assert ran.code == 0, ran.err
+    stats, summary = api.stats(), json.loads(ran.out)
+    assert planned["calls"] == stats["requests"]
+    assert planned["chunks"] - planned["known"] == stats["distinct_chunks"]
+    assert (planned["documents"], planned["chunks"]) == (summary["documents"], summary["chunks"])
+
+    request = Request(
+        source=Source(path=SAMPLES),
+        chunk_size=300,
+        min_tokens=150,
+        max_tokens=400,
+        merge_chunks=True,
+        config=GenerationConfig(batch_chunks=batch_chunks),
+        model="gpt-5-mini",
+        priority=None,
+    )
+    terms = Terms(
+        model=request.model, config=request.config, price=None, rates=Rates(), calls_in_flight=1
+    )
+    as_there = make_plan(
+        Intake(request, lambda _: None), terms, count=counted_as_the_simulator_does
+    )
+    form_tokens = FORM_TOKENS * as_there.calls
+    assert as_there.input_tokens - form_tokens == stats["tokens"]["prompt"]
+    assert stats["tokens"]["completion"] < planned["most_output_tokens"]
+
+    for _ in range(2):  # from Redis, then from the run's ledger
+        again = plan()
+        assert (again["known"], again["calls"], again["dollars"]) == (planned["chunks"], 0, 0)
+        redis_client.flushall()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_in_use_is_said_so(
+    run: Run, redis_url: str, tmp_path: Path, simulator: Callable[..., SimulatorProcess]
+) -> None:
+    env = {"REDIS_URL": redis_url, "OPENAI_BASE_URL": simulator().base_url}
+    given = ("--input-file", SAMPLES / "composter_manual.md", "--output", "run")
+    assert run("generate", *given, **env).code == 0
+    with Ledger.open(tmp_path / "run"):
+        ran = run("plan", *given, **env)
+    assert ran.code == 0
+    assert ran.complaint.startswith("not looking into the run: run is in use by process")
