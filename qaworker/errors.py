@@ -34,6 +34,9 @@ from typing import Any
 
 from qaworker.models import Usage
 
+Reported = tuple[float | None, float | None]
+"""Limits that the provider says are in force: requests and tokens a minute."""
+
 
 class ExitCode(IntEnum):
     """What a command's exit status means; the values follow ``sysexits.h`` where it has one."""
@@ -134,7 +137,7 @@ class TransientError(CallError):
 
 
 class ProviderThrottled(TransientError):
-    """The provider's rate limit is reached; ``retry_after_s`` is what it asked us to wait."""
+    """The provider's rate limit is reached: it says for how long to wait, and what the limit is."""
 
     reason = "throttled"
 
@@ -143,10 +146,12 @@ class ProviderThrottled(TransientError):
         message: str | None = None,
         *,
         retry_after_s: float | None = None,
+        reported: Reported = (None, None),
         usage: Usage | None = None,
     ) -> None:
         super().__init__(message, usage=usage)
         self.retry_after_s = retry_after_s
+        self.reported = reported
 
 
 class ProviderUnavailable(TransientError):

@@ -14,6 +14,9 @@ from redis import Redis
 
 from qaworker.engine.engine import Engine, Limits, running
 from qaworker.engine.thread import EngineThread
+from qaworker.limits.limiter import Limiter
+from qaworker.limits.rates import rate_table
+from qaworker.llm import addresses
 from qaworker.llm.client import Client, build_client
 from qaworker.llm.generator import Generator
 from qaworker.settings import Settings
@@ -51,7 +54,17 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             owner=f"{os.uname().nodename}:{os.getpid()}",
             keep=timedelta(days=settings.outcome_days),
         )
-        async with running(Generator(client), store, limits) as engine:
+        account = addresses.account(
+            settings.openai_base_url, settings.openai_api_key.get_secret_value()
+        )
+        rates = rate_table(
+            settings.openai_base_url,
+            file=settings.limits_file,
+            rpm=settings.rpm,
+            tpm=settings.tpm,
+        )
+        limiter = Limiter(redis, account, rates, longest_call_s=settings.call_timeout_s)
+        async with running(Generator(client), store, limiter, limits) as engine:
             yield engine
 
 

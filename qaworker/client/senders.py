@@ -25,7 +25,7 @@ QUEUE_OF: Final[dict[Priority | None, str]] = {
     "low": "low_priority",
 }
 # All a worker needs; where a chunk comes from stays with the client.
-_SENT_FIELDS: Final = {"chunk_id", "text", "language", "pairs_wanted"}
+_SENT_FIELDS: Final = {"chunk_id", "text", "language", "pairs_wanted", "tokens"}
 
 
 class Sender(Protocol):

@@ -18,9 +18,11 @@ from qaworker import logs
 from qaworker.engine.batches import Batch
 from qaworker.engine.gate import Gates
 from qaworker.engine.ladder import ATTEMPTS, Generator, HandedBack, Ladder, Prompt
+from qaworker.engine.line import RateLimiter
 from qaworker.engine.promises import Promised, Promises
 from qaworker.engine.recorder import Recorder
 from qaworker.engine.sharing import prompts, shares, together
+from qaworker.engine.turnstile import Turnstile
 from qaworker.errors import CallError, HaltError, StoreUnavailable
 from qaworker.llm.generator import Answer
 from qaworker.models import Chunk, Outcome
@@ -30,6 +32,8 @@ log = logs.get(__name__)
 
 RETRY_S = 1.0
 LONGEST_DETAIL = 300
+# A small part of a task's soft limit, and more than the pauses of a queue that runs empty.
+ADMITTED_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +75,16 @@ class _Work:
 class Engine:
     """Generates outcomes; make one with :func:`running`."""
 
-    def __init__(self, generator: Generator, store: OutcomeStore, limits: Limits) -> None:
+    def __init__(
+        self, generator: Generator, store: OutcomeStore, turnstile: Turnstile, limits: Limits
+    ) -> None:
         self._limits = limits
+        self._turnstile = turnstile
         self._gates = Gates()
         self._ladder = Ladder(
             generator,
             self._gates,
-            calls_in_flight=limits.calls_in_flight,
+            turnstile,
             call_timeout_s=limits.call_timeout_s,
         )
         self.recorder = Recorder(store)
@@ -95,6 +102,11 @@ class Engine:
     def halted_by(self) -> HaltError | None:
         """Why nobody calls, or nobody a model, while the account or the model cannot be used."""
         return self._gates.halted_by
+
+    @property
+    def admits(self) -> bool:
+        """Whether another task would soon be asked for: what would only wait stays in the queue."""
+        return self._turnstile.longest_wait_s < ADMITTED_S
 
     def drain(self) -> None:
         """Finish the calls on the wire, hand everything else back, and take nothing new."""
@@ -272,14 +284,16 @@ def _outcomes(digests: Sequence[str], answer: Answer) -> list[Outcome | None]:
 
 @asynccontextmanager
 async def running(
-    generator: Generator, store: OutcomeStore, limits: Limits
+    generator: Generator, store: OutcomeStore, limiter: RateLimiter, limits: Limits
 ) -> AsyncIterator[Engine]:
     """An engine with its background tasks, on the running loop."""
-    engine = Engine(generator, store, limits)
-    tasks = [asyncio.create_task(work) for work in (engine.promises.hold(), engine.recorder.run())]
-    try:
-        yield engine
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async with Turnstile(limiter, calls_in_flight=limits.calls_in_flight) as turnstile:
+        engine = Engine(generator, store, turnstile, limits)
+        background = (engine.promises.hold(), engine.recorder.run())
+        tasks = [asyncio.create_task(work) for work in background]
+        try:
+            yield engine
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,8 +1,8 @@
-"""The gates every call of a process passes: closed while the provider wants nobody to call.
+"""The gates every call of a process passes: shut while every call would fail.
 
-The account's gate pauses after a 429 for as long as the provider asked, and stays shut while the
-account is broken; then one call at a time goes through to try, and its success opens the gate for
-all. Behind it each model has a gate of its own, so that a mistyped name holds nobody else.
+The account's gate is shut while the account is broken; then one call at a time goes through to try,
+and its success opens the gate for all. Behind it each model has a gate of its own, so that a
+mistyped name holds nobody else.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ Pass = NewType("Pass", int)
 
 
 class Gate:
-    """Open, paused until a moment, or shut by an error; belongs to one event loop."""
+    """Open, or shut by an error; belongs to one event loop."""
 
     def __init__(
         self, *, guards: str = "account", probe_interval_s: float = PROBE_INTERVAL_S
     ) -> None:
         self._halted, self._released = f"{guards}_halted", f"{guards}_released"
         self._probe_interval_s = probe_interval_s
-        self._paused_until_s = 0.0
         self._probe_at_s = 0.0
         self._times_shut = Pass(0)
         self._opened = asyncio.Event()
@@ -39,7 +38,7 @@ class Gate:
     async def pass_through(self) -> Pass:
         """Return when a call may be made; while shut, one caller in each interval is let through."""
         loop = asyncio.get_running_loop()
-        while (wait_s := self._open_at_s() - loop.time()) > 0:
+        while self.halted_by is not None and (wait_s := self._probe_at_s - loop.time()) > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._opened.wait()
@@ -49,13 +48,7 @@ class Gate:
 
     def honours(self, passed: Pass) -> bool:
         """Whether one that passed may still call: the gate has not closed since."""
-        is_paused = asyncio.get_running_loop().time() < self._paused_until_s
-        return passed == self._times_shut and not is_paused
-
-    def pause(self, seconds: float) -> None:
-        """Let nobody call for a while; never shortens a pause."""
-        until_s = asyncio.get_running_loop().time() + seconds
-        self._paused_until_s = max(self._paused_until_s, until_s)
+        return passed == self._times_shut
 
     def shut(self, error: HaltError) -> None:
         """Stop calling: every call would fail."""
@@ -75,11 +68,6 @@ class Gate:
             self.halted_by = None
             self._opened.set()
             self._opened = asyncio.Event()
-
-    def _open_at_s(self) -> float:
-        if self.halted_by is None:
-            return self._paused_until_s
-        return max(self._paused_until_s, self._probe_at_s)
 
 
 class Passes(NamedTuple):
@@ -117,10 +105,6 @@ class Gates:
         """Whether one that passed may still call."""
         model, account = self._of(passes.model_name), self._account
         return model.honours(passes.model) and account.honours(passes.account)
-
-    def pause(self, seconds: float) -> None:
-        """Let nobody call for a while."""
-        self._account.pause(seconds)
 
     def shut(self, error: HaltError, model: str) -> None:
         """Stop calling: this model, or any."""

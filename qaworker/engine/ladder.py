@@ -26,6 +26,8 @@ from typing import Protocol
 
 from qaworker import logs
 from qaworker.engine.gate import Gates, Passes
+from qaworker.engine.line import Passage
+from qaworker.engine.turnstile import Turnstile
 from qaworker.errors import (
     AnswerInvalid,
     AnswerTruncated,
@@ -60,6 +62,17 @@ class Generator(Protocol):
         repair: str | None = None,
     ) -> Answer:
         """One call: pairs for each chunk, or a CallError."""
+
+    def tokens(
+        self,
+        chunks: Sequence[Chunk],
+        config: GenerationConfig,
+        model: str,
+        *,
+        cap_factor: float = 1.0,
+        repair: str | None = None,
+    ) -> int:
+        """What that call takes of the provider's limit."""
 
 
 class HandedBack(Exception):
@@ -137,13 +150,13 @@ class Ladder:
         self,
         generator: Generator,
         gates: Gates,
+        turnstile: Turnstile,
         *,
-        calls_in_flight: int,
         call_timeout_s: float,
     ) -> None:
         self._generator = generator
         self._gates = gates
-        self._slots = asyncio.Semaphore(calls_in_flight)
+        self._turnstile = turnstile
         self._call_timeout_s = call_timeout_s
         self.calls_in_flight = 0
 
@@ -160,7 +173,8 @@ class Ladder:
             try:
                 return await self._call(prompt, cap_factor=cap_factor, repair=repair)
             except ProviderThrottled as error:
-                self._gates.pause(error.retry_after_s or BACKOFF_S[0])
+                await self._turnstile.learn(prompt.model, error.reported)
+                await self._turnstile.pause(prompt.model, error.retry_after_s or BACKOFF_S[0])
             except HaltError as error:
                 self._gates.shut(error, prompt.model)
             except AnswerTruncated:
@@ -181,22 +195,30 @@ class Ladder:
                     await asyncio.sleep(delay_s)
 
     async def _call(self, prompt: Prompt, *, cap_factor: float, repair: str | None) -> Answer:
+        tokens = self._generator.tokens(
+            prompt.chunks, prompt.config, prompt.model, cap_factor=cap_factor, repair=repair
+        )
         async with prompt.waiting():
-            passes = await self._take_slot(prompt.model)
-        self.calls_in_flight += 1
-        try:
-            async with prompt.calling(self._call_timeout_s):
-                answer = await self._generate(prompt, cap_factor=cap_factor, repair=repair)
-        except CallError as error:
-            prompt.usage += error.usage or Usage()
-            if not isinstance(error, NO_ANSWER):
-                self._gates.answered(passes)
-            raise
-        finally:
-            self.calls_in_flight -= 1
-            self._slots.release()
+            passes, passage = await self._enter(prompt.model, tokens)
+        with passage:
+            self.calls_in_flight += 1
+            try:
+                async with prompt.calling(self._call_timeout_s):
+                    answer = await self._generate(prompt, cap_factor=cap_factor, repair=repair)
+            except CallError as error:
+                # What the provider took for a call that it says nothing of stays charged in full.
+                if error.usage is not None or isinstance(error, ProviderThrottled):
+                    passage.settle(_total(error.usage or Usage()))
+                prompt.usage += error.usage or Usage()
+                if not isinstance(error, NO_ANSWER):
+                    self._gates.answered(passes)
+                raise
+            finally:
+                self.calls_in_flight -= 1
+            passage.settle(_total(answer.usage))
         self._gates.answered(passes)
         prompt.usage += answer.usage
+        await self._turnstile.learn(prompt.model, answer.reported)
         return answer
 
     async def _generate(self, prompt: Prompt, *, cap_factor: float, repair: str | None) -> Answer:
@@ -214,11 +236,15 @@ class Ladder:
             log.exception("call_raised")
             raise InternalFault(f"{type(error).__name__}: see the worker's log") from error
 
-    async def _take_slot(self, model: str) -> Passes:
-        # Who waits at a gate holds no slot, so that a model which is held leaves all to the others.
+    async def _enter(self, model: str, tokens: int) -> tuple[Passes, Passage]:
+        # Who waits at a gate is not in line, so that a model which is held leaves all to the others.
         while True:
             passes = await self._gates.pass_through(model)
-            await self._slots.acquire()
+            passage = await self._turnstile.enter(model, tokens)
             if self._gates.honour(passes):
-                return passes
-            self._slots.release()
+                return passes, passage
+            passage.give_back()
+
+
+def _total(usage: Usage) -> int:
+    return usage.input + usage.output

@@ -45,6 +45,12 @@ class RateLimiter(Protocol):
     ) -> Exchanged:
         """Settle and reserve, or raise StoreUnavailable."""
 
+    async def learn(self, model: str, rpm: float | None, tpm: float | None, /) -> None:
+        """Take what the provider reports, or raise StoreUnavailable."""
+
+    async def pause(self, model: str, seconds: float, /) -> None:
+        """Grant nothing for a while, or raise StoreUnavailable."""
+
 
 class Passage:
     """The right to make one call, and the slot it is made in; leaving it frees the slot.

@@ -55,6 +55,11 @@ class EngineThread:
             self._thread.join()
 
     @property
+    def admits(self) -> bool:
+        """See :attr:`Engine.admits`."""
+        return self._engine.admits
+
+    @property
     def calls_in_flight(self) -> int:
         """Calls on the wire now."""
         return self._engine.calls_in_flight

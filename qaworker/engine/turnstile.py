@@ -10,7 +10,11 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
+from qaworker import logs
 from qaworker.engine.line import Line, Passage, RateLimiter
+from qaworker.errors import Reported, StoreUnavailable
+
+log = logs.get(__name__)
 
 
 class Turnstile:
@@ -55,10 +59,25 @@ class Turnstile:
         )
         return min(since_s, default=None)
 
-    def wait_estimate_s(self, model: str) -> float:
-        """What a newcomer would wait for the limiter: 0 while it refuses nobody here."""
-        line = self._lines.get(model)
-        return line.wait_estimate_s if line is not None else 0.0
+    @property
+    def longest_wait_s(self) -> float:
+        """What a newcomer to the slowest line would wait for the limiter: 0 while it refuses nobody."""
+        return max((line.wait_estimate_s for line in self._lines.values()), default=0.0)
+
+    async def learn(self, model: str, reported: Reported) -> None:
+        """Let all workers know what limits the provider reports; without Redis nobody calls anyway."""
+        try:
+            await self._limiter.learn(model, *reported)
+        except StoreUnavailable as error:
+            log.warning("limits_not_told", model=model, error=str(error))
+
+    async def pause(self, model: str, seconds: float) -> None:
+        """Let no worker call for a while; without Redis nobody does anyway."""
+        log.info("provider_throttles", model=model, pause_s=round(seconds, 1))
+        try:
+            await self._limiter.pause(model, seconds)
+        except StoreUnavailable as error:
+            log.warning("pause_not_told", model=model, error=str(error))
 
     def _line(self, model: str) -> Line:
         if model not in self._lines:

@@ -27,6 +27,7 @@ from qaworker.errors import (
     ProviderUnavailable,
     RequestRefused,
 )
+from qaworker.llm.rate_headers import reported
 from qaworker.logs import redact
 
 # The transport passes some of aiohttp's errors and all timeouts (OSError) through as they are.
@@ -100,8 +101,10 @@ def _of_status(error: openai.APIStatusError, model: str, said: str) -> CallError
     if codes & _TOO_LARGE_CODES or _TOO_LARGE_MESSAGE.search(_message(error)):
         return ChunkTooLarge(_short(f"{answer}: make chunks smaller with --max-tokens{said}"))
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        wait_s = retry_after_s(error.response.headers)
-        return ProviderThrottled(_short(answer + said), retry_after_s=wait_s)
+        headers = error.response.headers
+        return ProviderThrottled(
+            _short(answer + said), retry_after_s=retry_after_s(headers), reported=reported(headers)
+        )
     if status in _PASSING_STATUSES or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return ProviderUnavailable(_short(answer + said))
     return RequestRefused(_short(answer + said))

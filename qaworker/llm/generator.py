@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import httpx2
 import openai
 
-from qaworker.errors import AnswerInvalid
+from qaworker.errors import AnswerInvalid, Reported
 from qaworker.llm import faults
 from qaworker.llm.acceptance import accept
 from qaworker.llm.completions import read_completion
+from qaworker.llm.estimates import Estimates
+from qaworker.llm.rate_headers import reported
 from qaworker.llm.request import request_body
 from qaworker.llm.schema import parse_pairs
 from qaworker.models import Chunk, GenerationConfig, QAPair, Usage
@@ -27,6 +29,8 @@ class Answer:
     missing: tuple[int, ...]
     """Positions of chunks that a shared prompt's answer says nothing of: ask for them again."""
     usage: Usage
+    reported: Reported = (None, None)
+    """The limits that the provider says are in force: requests and tokens a minute."""
 
 
 class Generator:
@@ -34,6 +38,19 @@ class Generator:
 
     def __init__(self, client: openai.AsyncOpenAI) -> None:
         self._client = client
+        self._estimates = Estimates()
+
+    def tokens(
+        self,
+        chunks: Sequence[Chunk],
+        config: GenerationConfig,
+        model: str,
+        *,
+        cap_factor: float = 1.0,
+        repair: str | None = None,
+    ) -> int:
+        """What the call that :meth:`ask` would make takes of the provider's limit."""
+        return self._estimates.tokens(chunks, config, model, cap_factor=cap_factor, repair=repair)
 
     async def ask(
         self,
@@ -67,9 +84,12 @@ class Generator:
             # Not chained: a logged traceback would show what the server repeats of the request.
             raise faults.translate(error, model, private) from None
         content, usage = read_completion(response.content)
+        if repair is None:
+            self._estimates.learn(chunks, usage)
         try:
             accepted = accept(parse_pairs(content), chunks)
         except AnswerInvalid as error:
             error.usage = usage
             raise
-        return Answer(accepted.pairs, accepted.dropped, accepted.missing, usage)
+        rates = reported(response.headers)
+        return Answer(accepted.pairs, accepted.dropped, accepted.missing, usage, rates)

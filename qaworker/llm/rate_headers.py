@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from qaworker.errors import Reported
+
 _DURATION: Final = re.compile(
     r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)s)?(?:([\d.]+)ms)?"
 )
@@ -57,6 +59,12 @@ def rate_headers(headers: Mapping[str, str]) -> RateHeaders:
         headers: with names in lower case, or a mapping that does not mind.
     """
     return RateHeaders(_headroom(headers, "requests"), _headroom(headers, "tokens"))
+
+
+def reported(headers: Mapping[str, str]) -> Reported:
+    """The limits a minute that an answer's headers say are in force."""
+    rates = rate_headers(headers)
+    return rates.requests.per_minute, rates.tokens.per_minute
 
 
 def _headroom(headers: Mapping[str, str], name: str) -> Headroom:

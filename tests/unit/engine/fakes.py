@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 from qaworker.engine.batches import Batch, parse_batch
 from qaworker.errors import StoreUnavailable
+from qaworker.limits.limiter import Exchanged, Grant, Settlement
 from qaworker.llm.generator import Answer
 from qaworker.models import Chunk, GenerationConfig, Language, Outcome, QAPair, Usage
 from qaworker.store.outcomes import CLAIM_TTL, Claims, Notice, OutcomeStore, Spent, settles
@@ -82,6 +84,17 @@ class FakeGenerator:
     in_flight: int = 0
     peak: int = 0
 
+    def tokens(
+        self,
+        chunks: Sequence[Chunk],
+        config: GenerationConfig,  # noqa: ARG002, the signature is the generator's
+        model: str,  # noqa: ARG002
+        *,
+        cap_factor: float = 1.0,
+        repair: str | None = None,  # noqa: ARG002
+    ) -> int:
+        return round(100 * len(chunks) * cap_factor)
+
     async def ask(
         self,
         chunks: Sequence[Chunk],
@@ -110,6 +123,34 @@ def replies(*each: Exception | None) -> Callable[[Call], Answer | Exception]:
     """One reply a call, in order: an error, or None for an answer, which all later calls get."""
     left = iter(each)
     return lambda call: next(left, None) or answer(call.chunks)
+
+
+class FakeLimiter:
+    """Grants what is asked for at once, but for pauses; keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.settled: list[Settlement] = []
+        self.learnt: list[tuple[float | None, float | None]] = []
+        self.paused_until_s = 0.0
+        self._numbers = count()
+
+    async def exchange(
+        self, model: str, settle: Sequence[Settlement], reserve: Sequence[int]
+    ) -> Exchanged:
+        del model
+        self.settled += settle
+        if reserve and (wait_s := self.paused_until_s - now_s()) > 0:
+            return Exchanged((), wait_s)
+        grants = tuple(Grant(str(next(self._numbers)), tokens, 0.0) for tokens in reserve)
+        return Exchanged(grants, None)
+
+    async def learn(self, model: str, rpm: float | None, tpm: float | None) -> None:
+        del model
+        self.learnt.append((rpm, tpm))
+
+    async def pause(self, model: str, seconds: float) -> None:
+        del model
+        self.paused_until_s = max(self.paused_until_s, now_s() + seconds)
 
 
 @dataclass

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
 from qaworker.engine.gate import Gate, Gates
 from qaworker.errors import HaltError, ModelRefused
 from tests.support.virtual_time import now_s, run
@@ -21,35 +19,6 @@ async def passes(gate: Gate, callers: int) -> list[float]:
 
 def test_an_open_gate_delays_nobody() -> None:
     assert run(passes(Gate(), 3)) == [0, 0, 0]
-
-
-def test_a_pause_holds_everybody_for_as_long_as_was_asked() -> None:
-    async def scenario() -> list[float]:
-        gate = Gate()
-        gate.pause(7)
-        return await passes(gate, 2)
-
-    assert run(scenario()) == [7, 7]
-
-
-def test_a_shorter_pause_does_not_shorten_a_longer_one() -> None:
-    async def scenario() -> list[float]:
-        gate = Gate()
-        gate.pause(7)
-        gate.pause(2)
-        return await passes(gate, 1)
-
-    assert run(scenario()) == [7]
-
-
-def test_a_pause_that_grows_while_somebody_waits_holds_them_longer() -> None:
-    async def scenario() -> list[float]:
-        gate = Gate()
-        gate.pause(2)
-        asyncio.get_running_loop().call_later(1, gate.pause, 9)
-        return await passes(gate, 1)
-
-    assert run(scenario()) == [10]
 
 
 def test_a_shut_gate_lets_one_caller_through_in_each_interval() -> None:
@@ -95,20 +64,6 @@ def test_a_probe_that_fails_does_not_put_off_the_next_and_tells_the_latest_error
     assert run(scenario()) == ([30], "bad key")
 
 
-@pytest.mark.parametrize("is_shut", [False, True])
-def test_an_answer_does_not_end_a_pause(is_shut: bool) -> None:
-    async def scenario() -> list[float]:
-        gate = Gate(probe_interval_s=5)
-        if is_shut:
-            gate.shut(HaltError("no quota"))
-        passed = await gate.pass_through()
-        gate.pause(7)
-        gate.answered(passed)
-        return await passes(gate, 1)
-
-    assert run(scenario()) == [12 if is_shut else 7]
-
-
 def test_a_model_that_is_refused_holds_only_itself() -> None:
     async def scenario() -> list[float]:
         gates = Gates(probe_interval_s=15)
@@ -146,16 +101,12 @@ def test_the_account_is_named_before_a_model_as_what_holds() -> None:
     assert run(scenario()) == ["no such model", "no quota"]
 
 
-@pytest.mark.parametrize("close", ["shut", "pause"])
-def test_a_pass_from_before_the_gate_closed_is_honoured_no_more(close: str) -> None:
+def test_a_pass_from_before_the_gate_was_shut_is_honoured_no_more() -> None:
     async def scenario() -> tuple[bool, bool]:
         gates = Gates()
         passes = await gates.pass_through("model")
         before = gates.honour(passes)
-        if close == "shut":
-            gates.shut(HaltError("no quota"), "model")
-        else:
-            gates.pause(5)
+        gates.shut(HaltError("no quota"), "model")
         return before, gates.honour(passes)
 
     assert run(scenario()) == (True, False)

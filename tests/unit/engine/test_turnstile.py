@@ -51,6 +51,12 @@ class FakeLimiter:
     _at_s: dict[str, float] = field(default_factory=dict)
     _numbers: count[int] = field(default_factory=count)
 
+    async def learn(self, model: str, rpm: float | None, tpm: float | None) -> None:
+        raise NotImplementedError
+
+    async def pause(self, model: str, seconds: float) -> None:
+        raise NotImplementedError
+
     async def exchange(
         self, model: str, settle: Sequence[Settlement], reserve: Sequence[int], /
     ) -> Exchanged:
@@ -405,18 +411,17 @@ def test_tells_how_many_wait_and_since_when() -> None:
 def test_estimates_what_a_newcomer_would_wait() -> None:
     async def scenario(hall: Hall) -> None:
         turnstile = hall.turnstile
-        assert turnstile.wait_estimate_s(MODEL) == 0
+        assert turnstile.longest_wait_s == 0
         await hall.call("a")
-        assert turnstile.wait_estimate_s(MODEL) == 0
+        assert turnstile.longest_wait_s == 0
         waiting = asyncio.create_task(hall.calls("b" * 300))
         estimates = []
         for _ in range(3):
             await asyncio.sleep(5)
-            estimates.append(turnstile.wait_estimate_s(MODEL))
+            estimates.append(turnstile.longest_wait_s)
         assert estimates == pytest.approx([25, 20, 15], rel=0.1)
-        assert turnstile.wait_estimate_s("another") == 0
         await waiting
         await hall.call("c")
-        assert turnstile.wait_estimate_s(MODEL) == 0
+        assert turnstile.longest_wait_s == 0
 
     play(scenario, FakeLimiter({MODEL: 10}))

@@ -1,0 +1,67 @@
+"""What a call takes of the provider's limit, before it is made: learnt from the calls before it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import Final
+
+from qaworker.llm import prompts
+from qaworker.llm.request import output_cap
+from qaworker.llm.schema import response_format
+from qaworker.models import Chunk, GenerationConfig, Language, Usage
+
+# UTF-8 bytes of a token: 4.4 in English text, 3.6 in Japanese. Fewer here, as too many reserved
+# tokens come back with the answer, and too few are refused by the provider.
+_BYTES_PER_TOKEN: Final = 3
+# The sentence that says what was wrong with the last answer.
+_REPAIR_TOKENS: Final = 80
+
+
+class Estimates:
+    """Counts without a vocabulary, which would take 66 MiB of every worker process.
+
+    A chunk brings its own count from the client. What a prompt has around its chunks is measured by
+    the provider, with each answer; the most that was seen is taken.
+    """
+
+    def __init__(self) -> None:
+        self._around: dict[tuple[Language, int], int] = {}
+
+    def tokens(
+        self,
+        chunks: Sequence[Chunk],
+        config: GenerationConfig,
+        model: str,
+        *,
+        cap_factor: float = 1.0,
+        repair: str | None = None,
+    ) -> int:
+        """Prompt and output cap of a request, which is what the provider counts when it admits it."""
+        kind = chunks[0].language, len(chunks)
+        around = self._around.get(kind)
+        prompt = sum(map(_tokens, chunks)) + (_first_guess(*kind) if around is None else around)
+        more = _REPAIR_TOKENS if repair is not None else 0
+        return max(0, prompt) + more + output_cap(chunks, config, model, cap_factor=cap_factor)
+
+    def learn(self, chunks: Sequence[Chunk], usage: Usage) -> None:
+        """Take what the provider counted for a prompt of these chunks, which was not a repair."""
+        kind = chunks[0].language, len(chunks)
+        around = usage.input - sum(map(_tokens, chunks))
+        self._around[kind] = max(around, self._around.get(kind, around))
+
+
+def _tokens(chunk: Chunk) -> int:
+    return chunk.tokens or _guess(chunk.text)
+
+
+def _guess(text: str) -> int:
+    return math.ceil(len(text.encode()) / _BYTES_PER_TOKEN)
+
+
+@cache
+def _first_guess(language: Language, chunk_count: int) -> int:
+    schema = json.dumps(response_format(chunk_count)["json_schema"])
+    return _guess(prompts.system_message(language)) + _guess(schema)
