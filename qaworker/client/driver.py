@@ -82,7 +82,7 @@ class Driver:
                 is_away = False
             counts = self._ledger.counts()
             on_progress(counts)
-            if counts.settled == counts.chunks:
+            if self._is_complete(counts):
                 return True
             if give_up_at is not None and self._clock() >= give_up_at:
                 return False
@@ -177,13 +177,27 @@ class Driver:
         self._record(digests)
         return bool(digests)
 
-    def _reopen(self) -> None:
-        """Await new outcomes of dead chunks that were requeued."""
+    def _is_complete(self, counts: Counts) -> bool:
+        """Whether every chunk has an outcome, and none that is dead was requeued meanwhile."""
+        if counts.settled < counts.chunks or not counts.dead:
+            return counts.settled == counts.chunks
+        try:
+            return self._reopen() == 0
+        except StoreUnavailable as error:
+            # What was requeued is found when the run is started again.
+            log.warning("requeued_chunks_unknown", error=str(error))
+            return True
+
+    def _reopen(self) -> int:
+        """Await new outcomes of dead chunks that were requeued; returns how many."""
         run_id = self._ledger.run_id
-        if requeued := self._reader.requeued(run_id):
-            reopened = self._ledger.reopen(requeued.items())
-            self._reader.forget_requeued(run_id, list(requeued))
-            log.info("chunks_requeued", chunks=reopened)
+        requeued = self._reader.requeued(run_id)
+        if not requeued:
+            return 0
+        reopened = self._ledger.reopen(requeued.items())
+        self._reader.forget_requeued(run_id, list(requeued))
+        log.info("chunks_requeued", chunks=reopened)
+        return reopened
 
     def _reconcile(self) -> None:
         """Find dead chunks sent again, outcomes whose notice got lost, chunks whose message did."""

@@ -512,6 +512,40 @@ def test_a_finished_run_that_is_started_again_awaits_what_was_requeued(
     assert (seen[-1].ok, seen[-1].dead) == (1, 0)
 
 
+def test_a_run_does_not_end_while_a_chunk_is_requeued(
+    driver: Driver, ledger: Ledger, workers: Workers, clock: Clock
+) -> None:
+    fill(ledger, 2)
+    workers.finish("d0", kind="dead", run_id=ledger.run_id)
+
+    def on_send(_: object) -> None:
+        # Before the run looks for requeued chunks the next time, it has its last outcome.
+        workers.finish("d1", run_id=ledger.run_id)
+        del workers.outcomes["d0"]
+        workers.marks = {"d0": clock.now_s}
+
+    def idle(seconds: float) -> None:
+        clock.sleep(seconds)
+        workers.finish("d0", run_id=ledger.run_id)
+
+    workers.on_send = on_send
+    assert driver.run(lambda _: None, idle=idle)
+    assert (ledger.counts().ok, ledger.counts().dead) == (2, 0)
+    assert clock.now_s < START_S + RECONCILE_EVERY_S
+
+
+def test_a_complete_run_ends_although_redis_went_away(
+    driver: Driver, ledger: Ledger, workers: Workers
+) -> None:
+    fill(ledger, 1)
+    workers.finish("d0", kind="dead", run_id=ledger.run_id)
+
+    def on_progress(counts: Counts) -> None:
+        workers.is_away = counts.dead == 1
+
+    assert driver.run(on_progress)
+
+
 def test_a_requeued_chunk_whose_message_is_nowhere_is_sent_at_once(
     driver: Driver, ledger: Ledger, workers: Workers, clock: Clock
 ) -> None:
