@@ -18,9 +18,9 @@
 --   open_ms, keep_ms     how long a reservation may be settled, and unused keys are kept
 --   pause_ms, most_pause_ms
 --                        let nobody call for so long (if the provider said 429); the longest pause
---   slowing, slowing_known, recovery_ms
+--   slowing, slowing_known, slowest, recovery_ms
 --                        what a 429 does to the rate: by which factor, by which where the provider
---                        reports its limits, and how long until it is forgotten
+--                        reports its limits, down to what, and how long until it is forgotten
 --   settle               list of {id, tokens to give back, requests to give back}
 --   reserve              list of {id, tokens}
 -- Output: {tokens a minute in force (0: no limit), ms after which the first refused reservation
@@ -58,7 +58,7 @@ if ask.pause_ms then
   paused_until = math.max(paused_until, now + math.min(ask.pause_ms, ask.most_pause_ms))
   if now - slowed_at >= 1000 then -- the calls that were on their way say the same once more
     local is_known = reported.requests or reported.tokens
-    slowed_to = speed * (is_known and ask.slowing_known or ask.slowing)
+    slowed_to = math.max(ask.slowest, speed * (is_known and ask.slowing_known or ask.slowing))
     slowed_at, speed = now, slowed_to
   end
 end

@@ -36,9 +36,9 @@ HORIZON_S: Final = 0.3
 ASK_AGAIN_S: Final = 5.0
 MOST_RESERVATIONS: Final = 64
 
-# What the provider reported is remembered over a lunch break.
+# What the provider reported outlives the pause between two runs.
 _KEEP_MS: Final = 3_600_000
-# For who was refused although we stayed within the limits the next calls must not arrive too early.
+# After a 429 the provider's bucket is empty: in this time it gets ahead of ours again.
 _PAUSE_MARGIN_S: Final = 0.5
 # A provider that wants more says it again.
 _MOST_PAUSE_S: Final = 120.0
@@ -46,12 +46,14 @@ _MOST_PAUSE_S: Final = 120.0
 _SLOWING: Final = 0.8
 # Where the limit is known a 429 is bad luck, or another program of the same account.
 _SLOWING_KNOWN: Final = 0.95
+# However often it is said.
+_SLOWEST: Final = 0.05
 _RECOVERY_MS: Final = 60_000
 # An answer may wait to be settled for as long, beyond what its call may take.
 _GRACE_S: Final = 30.0
 # Beyond any context; a number that is none must not empty a bucket for hours.
 _MOST_TOKENS: Final = 10_000_000
-# As often, as Redis may have forgotten.
+# So often the same is told, as Redis may have forgotten it.
 _TELL_AGAIN_S: Final = 30.0
 _SET_BY_HAND: Final = ("environment", "file")
 
@@ -64,6 +66,7 @@ _CONSTANTS: Final[dict[str, Any]] = {
     "most_pause_ms": _MOST_PAUSE_S * 1000,
     "slowing": _SLOWING,
     "slowing_known": _SLOWING_KNOWN,
+    "slowest": _SLOWEST,
     "recovery_ms": _RECOVERY_MS,
 }
 

@@ -342,6 +342,17 @@ def test_one_429_after_the_other_comes_down_to_half_in_seconds(
     play(redis_url, scenario, limits(rpm=6000))
 
 
+def test_any_number_of_429s_leaves_a_rate(redis_url: str, redis_client: Redis) -> None:
+    async def scenario(limiter: Limiter) -> None:
+        await reserve(limiter, 1)
+        for _ in range(30):
+            await limiter.pause(MODEL, 0)
+            elapse(redis_client, 1)
+        assert state(redis_client).share == pytest.approx(0.06, abs=0.01)
+
+    play(redis_url, scenario, limits(rpm=6000))
+
+
 @pytest.mark.parametrize(
     ("own", "by_hand", "reported", "in_force", "said_by"),
     [
