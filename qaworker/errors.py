@@ -22,6 +22,7 @@ The branch of the tree decides what becomes of a chunk::
     │   ├─ MessageInvalid         not a chunk, or not a configuration
     │   └─ InternalFault          a defect of qaworker's own
     └─ HaltError                the account is broken: every call would fail
+        ├─ ProviderDown           so they do for now
         └─ ModelRefused           so would every call to this model
 
 No exception of openai, redis or pydantic leaves the module that calls the library.
@@ -214,6 +215,12 @@ class HaltError(CallError):
 
     reason = "halted"
     exit_code = ExitCode.UNAVAILABLE
+
+
+class ProviderDown(HaltError):
+    """The provider is not available: half of the last calls failed."""
+
+    reason = "provider_down"
 
 
 class ModelRefused(HaltError):

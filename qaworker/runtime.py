@@ -12,7 +12,7 @@ from functools import partial
 
 from redis import Redis
 
-from qaworker.engine.engine import Engine, Limits, running
+from qaworker.engine.engine import Engine, Limits, Shared, running
 from qaworker.engine.thread import EngineThread
 from qaworker.limits.limiter import Limiter
 from qaworker.limits.rates import rate_table
@@ -21,6 +21,7 @@ from qaworker.llm.client import Client, build_client
 from qaworker.llm.generator import Generator
 from qaworker.settings import Settings
 from qaworker.store.connections import connect, connect_async
+from qaworker.store.holds import WorkerHolds
 from qaworker.store.outcomes import OutcomeStore
 
 
@@ -48,10 +49,11 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         soft_limit_s=settings.task_soft_limit_s,
         hard_limit_s=settings.task_hard_limit_s,
     )
+    worker = f"{os.uname().nodename}:{os.getpid()}"
     async with connect_async(settings.redis_url) as redis, provider(settings) as client:
         store = OutcomeStore(
             redis,
-            owner=f"{os.uname().nodename}:{os.getpid()}",
+            owner=worker,
             keep=timedelta(days=settings.outcome_days),
         )
         account = addresses.account(
@@ -63,8 +65,12 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             rpm=settings.rpm,
             tpm=settings.tpm,
         )
-        limiter = Limiter(redis, account, rates, longest_call_s=settings.call_timeout_s)
-        async with running(Generator(client), store, limiter, limits) as engine:
+        shared = Shared(
+            account,
+            Limiter(redis, account, rates, longest_call_s=settings.call_timeout_s),
+            WorkerHolds(redis, worker=worker),
+        )
+        async with running(Generator(client), store, shared, limits) as engine:
             yield engine
 
 

@@ -17,6 +17,7 @@ import structlog
 from qaworker import logs
 from qaworker.engine.batches import Batch
 from qaworker.engine.gate import Gates
+from qaworker.engine.holding import Holding, Holds
 from qaworker.engine.ladder import ATTEMPTS, Generator, HandedBack, Ladder, Prompt
 from qaworker.engine.line import RateLimiter
 from qaworker.engine.promises import Promised, Promises
@@ -44,6 +45,15 @@ class Limits:
     call_timeout_s: float
     soft_limit_s: float
     hard_limit_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all workers of one provider account have in common."""
+
+    account: str
+    limiter: RateLimiter
+    holds: Holds
 
 
 @dataclass(slots=True, eq=False)
@@ -76,11 +86,17 @@ class Engine:
     """Generates outcomes; make one with :func:`running`."""
 
     def __init__(
-        self, generator: Generator, store: OutcomeStore, turnstile: Turnstile, limits: Limits
+        self,
+        generator: Generator,
+        store: OutcomeStore,
+        turnstile: Turnstile,
+        shared: Shared,
+        limits: Limits,
     ) -> None:
         self._limits = limits
         self._turnstile = turnstile
         self._gates = Gates()
+        self.holding = Holding(self._gates, shared.holds, shared.account)
         self._ladder = Ladder(
             generator,
             self._gates,
@@ -105,7 +121,12 @@ class Engine:
 
     @property
     def admits(self) -> bool:
-        """Whether another task would soon be asked for: what would only wait stays in the queue."""
+        """Whether another task would soon be asked for: what would only wait stays in the queue.
+
+        While the account is held there is one, to try with.
+        """
+        if self._gates.account.halted_by is not None:
+            return not self._working
         return self._turnstile.longest_wait_s < ADMITTED_S
 
     def drain(self) -> None:
@@ -284,12 +305,12 @@ def _outcomes(digests: Sequence[str], answer: Answer) -> list[Outcome | None]:
 
 @asynccontextmanager
 async def running(
-    generator: Generator, store: OutcomeStore, limiter: RateLimiter, limits: Limits
+    generator: Generator, store: OutcomeStore, shared: Shared, limits: Limits
 ) -> AsyncIterator[Engine]:
     """An engine with its background tasks, on the running loop."""
-    async with Turnstile(limiter, calls_in_flight=limits.calls_in_flight) as turnstile:
-        engine = Engine(generator, store, turnstile, limits)
-        background = (engine.promises.hold(), engine.recorder.run())
+    async with Turnstile(shared.limiter, calls_in_flight=limits.calls_in_flight) as turnstile:
+        engine = Engine(generator, store, turnstile, shared, limits)
+        background = (engine.promises.hold(), engine.recorder.run(), engine.holding.run())
         tasks = [asyncio.create_task(work) for work in background]
         try:
             yield engine

@@ -4,8 +4,9 @@
 failure            then                                         costs an attempt
 ================== ============================================ =========================
 throttled          everybody pauses as long as the provider asks no
-halted             the gate shuts until a probe succeeds        no
+halted             all workers are held until a probe succeeds  no
 unavailable        again after 5, 10 and 20 s, with jitter      yes, four at most in a run
+half of the calls  the account is held, as when it is broken    no
 truncated          once more with twice the output cap          its own single chance
 invalid            once more, saying what was wrong             its own single chance
 permanent          dead                                         -
@@ -26,6 +27,7 @@ from typing import Protocol
 
 from qaworker import logs
 from qaworker.engine.gate import Gates, Passes
+from qaworker.engine.health import Health
 from qaworker.engine.line import Passage
 from qaworker.engine.turnstile import Turnstile
 from qaworker.errors import (
@@ -34,6 +36,7 @@ from qaworker.errors import (
     CallError,
     HaltError,
     InternalFault,
+    ProviderDown,
     ProviderThrottled,
     ProviderUnavailable,
 )
@@ -157,6 +160,7 @@ class Ladder:
         self._generator = generator
         self._gates = gates
         self._turnstile = turnstile
+        self._health = Health(lambda: asyncio.get_running_loop().time())
         self._call_timeout_s = call_timeout_s
         self.calls_in_flight = 0
 
@@ -186,6 +190,8 @@ class Ladder:
                     raise
                 repair = str(error)
             except ProviderUnavailable as error:
+                if self._is_down(error):
+                    continue
                 prompt.attempts += 1
                 if prompt.attempts >= ATTEMPTS:
                     raise
@@ -193,6 +199,15 @@ class Ladder:
                 log.info("call_failed", error=str(error), again_in_s=round(delay_s, 1))
                 async with prompt.waiting():
                     await asyncio.sleep(delay_s)
+
+    def _is_down(self, error: ProviderUnavailable) -> bool:
+        """Whether this failure is one of an outage, which holds the account and costs no attempt."""
+        self._health.note(is_available=False)
+        if not self._health.is_down():
+            return self._gates.account.halted_by is not None
+        self._health.forget()
+        self._gates.account.shut(ProviderDown(str(error)))
+        return True
 
     async def _call(self, prompt: Prompt, *, cap_factor: float, repair: str | None) -> Answer:
         tokens = self._generator.tokens(
@@ -211,15 +226,19 @@ class Ladder:
                     passage.settle(_total(error.usage or Usage()))
                 prompt.usage += error.usage or Usage()
                 if not isinstance(error, NO_ANSWER):
-                    self._gates.answered(passes)
+                    self._answered(passes)
                 raise
             finally:
                 self.calls_in_flight -= 1
             passage.settle(_total(answer.usage))
-        self._gates.answered(passes)
+        self._answered(passes)
         prompt.usage += answer.usage
         await self._turnstile.learn(prompt.model, answer.reported)
         return answer
+
+    def _answered(self, passes: Passes) -> None:
+        self._health.note(is_available=True)
+        self._gates.answered(passes)
 
     async def _generate(self, prompt: Prompt, *, cap_factor: float, repair: str | None) -> Answer:
         try:

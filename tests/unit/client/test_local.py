@@ -10,7 +10,7 @@ from qaworker.engine.engine import Engine, Limits, running
 from qaworker.engine.thread import EngineThread
 from qaworker.errors import HaltError
 from tests.support.waiting import wait_until
-from tests.unit.engine.fakes import FakeLimiter, FakeGenerator, FakeRedis, FakeStore, batch, chunk
+from tests.unit.engine.fakes import FakeGenerator, FakeRedis, FakeStore, batch, chunk, shared
 
 LIMITS = Limits(calls_in_flight=4, call_timeout_s=100, soft_limit_s=270, hard_limit_s=300)
 WAIT_S = 10.0
@@ -25,7 +25,7 @@ def generator() -> FakeGenerator:
 def engine(generator: FakeGenerator) -> Iterator[EngineThread]:
     @asynccontextmanager
     async def open_engine() -> AsyncIterator[Engine]:
-        async with running(generator, FakeStore(FakeRedis()), FakeLimiter(), LIMITS) as opened:
+        async with running(generator, FakeStore(FakeRedis()), shared(), LIMITS) as opened:
             yield opened
 
     thread = EngineThread(open_engine)

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from qaworker.engine.batches import Batch, parse_batch
+from qaworker.engine.engine import Shared
 from qaworker.errors import StoreUnavailable
 from qaworker.limits.limiter import Exchanged, Grant, Settlement
 from qaworker.llm.generator import Answer
 from qaworker.models import Chunk, GenerationConfig, Language, Outcome, QAPair, Usage
+from qaworker.store.holds import Hold
 from qaworker.store.outcomes import CLAIM_TTL, Claims, Notice, OutcomeStore, Spent, settles
 from tests.support.virtual_time import now_s
 
@@ -151,6 +153,38 @@ class FakeLimiter:
     async def pause(self, model: str, seconds: float) -> None:
         del model
         self.paused_until_s = max(self.paused_until_s, now_s() + seconds)
+
+
+class FakeHolds:
+    """The holds that engines share; a probe is granted every 15 s."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, Hold] = {}
+
+    async def set_hold(self, scope: str, reason: str, *, detail: str = "") -> bool:
+        is_new = scope not in self.held
+        at = now_s()
+        hold = Hold(scope=scope, reason=reason, detail=detail, by="me", since=at, probe_at=at + 15)
+        self.held.setdefault(scope, hold)
+        return is_new
+
+    async def release(self, scope: str) -> bool:
+        return self.held.pop(scope, None) is not None
+
+    async def holds(self) -> list[Hold]:
+        return list(self.held.values())
+
+    async def next_probe(self, scope: str) -> bool:
+        hold = self.held.get(scope)
+        if hold is None or hold.is_operators or hold.probe_at > now_s():
+            return False
+        self.held[scope] = hold.model_copy(update={"probe_at": now_s() + 15})
+        return True
+
+
+def shared(holds: FakeHolds | None = None) -> Shared:
+    """What engines share, with limits for nobody."""
+    return Shared("account1", FakeLimiter(), holds or FakeHolds())
 
 
 @dataclass

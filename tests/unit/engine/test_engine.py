@@ -26,13 +26,13 @@ from tests.support.virtual_time import now_s, run
 from tests.unit.engine.fakes import (
     USAGE,
     FakeGenerator,
-    FakeLimiter,
     FakeRedis,
     FakeStore,
     answer,
     batch,
     chunk,
     replies,
+    shared,
 )
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ def with_engine(
     store: type[FakeStore] = FakeStore,
 ) -> T:
     async def host() -> T:
-        async with running(generator, store(redis), FakeLimiter(), limits) as engine:
+        async with running(generator, store(redis), shared(), limits) as engine:
             return await scenario(engine)
 
     return run(host())
@@ -162,7 +162,7 @@ def test_what_another_process_generates_is_waited_for_and_taken(redis: FakeRedis
         async with AsyncExitStack() as stack:
             here, there = [
                 await stack.enter_async_context(
-                    running(g, FakeStore(redis, name), FakeLimiter(), LIMITS)
+                    running(g, FakeStore(redis, name), shared(), LIMITS)
                 )
                 for g, name in ((mine, "here"), (theirs, "there"))
             ]

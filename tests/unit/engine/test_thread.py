@@ -10,7 +10,7 @@ from qaworker.engine.engine import Engine, Limits, running
 from qaworker.engine.thread import EngineThread
 from qaworker.errors import ConfigError, HaltError
 from tests.support.waiting import wait_until
-from tests.unit.engine.fakes import FakeGenerator, FakeLimiter, FakeRedis, FakeStore, batch, chunk
+from tests.unit.engine.fakes import FakeGenerator, FakeRedis, FakeStore, batch, chunk, shared
 
 LIMITS = Limits(calls_in_flight=4, call_timeout_s=100, soft_limit_s=270, hard_limit_s=300)
 WAIT_S = 10.0
@@ -24,7 +24,7 @@ def start() -> Iterator[Callable[[FakeGenerator], EngineThread]]:
     def begin(generator: FakeGenerator) -> EngineThread:
         @asynccontextmanager
         async def open_engine() -> AsyncIterator[Engine]:
-            async with running(generator, FakeStore(FakeRedis()), FakeLimiter(), LIMITS) as engine:
+            async with running(generator, FakeStore(FakeRedis()), shared(), LIMITS) as engine:
                 yield engine
 
         thread = EngineThread(open_engine)
