@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -13,6 +14,7 @@ from redis import Redis
 from qaworker import settings
 from qaworker.cli import runs
 from qaworker.cli.table import printable, table
+from qaworker.client.cancelling import run_id_of
 from qaworker.errors import ExitCode
 from qaworker.llm.addresses import account
 from qaworker.settings import Settings
@@ -28,8 +30,9 @@ _NOT_NOW: Final = "-"
 def command() -> None:
     """List, set and release holds: calls that nobody makes for the time being.
 
-    SCOPE is `account` (all calls), `model:NAME` or `run:ID`; the account is that of this host's
-    OPENAI_BASE_URL and key, unless its name follows, as in `account@1a2b3c4d`.
+    SCOPE is `account` (all calls), `model:NAME` or `run:RUN`, the run's id or its directory; the
+    account is that of this host's OPENAI_BASE_URL and key, unless its name follows, as in
+    `account@1a2b3c4d`.
     """
 
 
@@ -93,6 +96,9 @@ def release(*, scope: str, as_json: bool) -> int:
 
 
 def _scope(text: str, values: Settings) -> str:
+    kind, _, run = text.partition(":")
+    if kind == "run" and Path(run).is_dir():
+        return holds.run_scope(run_id_of(Path(run)))
     key = values.openai_api_key.get_secret_value()
     try:
         return holds.parse_scope(text, account(values.openai_base_url, key))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from redis import Redis
 
 from qaworker.llm.addresses import account
 from qaworker.store.holds import account_scope, holds, model_scope, set_hold
+from qaworker.store.ledger import Ledger
 from tests.support.commands import Run
 
 BASE_URL = "http://127.0.0.1:9/v1"
@@ -49,7 +51,9 @@ def test_a_hold_is_set_listed_and_released(hold: Run, redis_client: Redis) -> No
 
 
 @pytest.mark.slow
-def test_what_a_worker_holds_says_why_and_when_it_is_tried(hold: Run, redis_client: Redis) -> None:
+def test_what_a_worker_holds_says_why_and_when_it_is_tried(
+    hold: Run, redis_client: Redis, tmp_path: Path
+) -> None:
     scope = model_scope("ffffffff", "gpt-5-mini")
     set_hold(redis_client, scope, "model_refused", detail="no such\x1b[2J model", by="w-1@host")
     line = hold("list").out.splitlines()[1]
@@ -57,11 +61,13 @@ def test_what_a_worker_holds_says_why_and_when_it_is_tried(hold: Run, redis_clie
     assert "w-1@host" in line
     assert r"no such\x1b[2J model" in line
     assert " in 1" in line
-    set_hold(redis_client, "run:0a1b", "budget", by="w-1@host")
+    with Ledger.create_or_open(tmp_path / "kiln") as ledger:
+        run_scope = f"run:{ledger.run_id}"
+    set_hold(redis_client, run_scope, "budget", by="w-1@host")
     listed: list[dict[str, Any]] = json.loads(hold("list", "--json").out)
-    assert [one["scope"] for one in listed] == [scope, "run:0a1b"]
+    assert [one["scope"] for one in listed] == [scope, run_scope]
     assert listed[0].keys() == {"scope", "reason", "detail", "by", "since", "probe_at"}
-    released = hold("release", "run:0a1b")
+    released = hold("release", "run:kiln")
     assert released.out.endswith(f"still held: {scope}\n")
     as_json = json.loads(hold("release", scope, "--json").out)
     assert as_json == {"scope": scope, "was_held": True, "waiting": 0, "held": []}
