@@ -11,6 +11,7 @@ from concurrent.futures import Future, wait
 
 from qaworker.engine.batches import Batch
 from qaworker.engine.thread import EngineThread
+from qaworker.errors import ProviderDown
 from qaworker.models import Outcome
 
 
@@ -26,12 +27,14 @@ class LocalSender:
         """How many batches the engine can still hold.
 
         Raises:
-            HaltError: the account is broken; there is nobody to wait for it here.
+            HaltError: the account is broken; there is nobody to wait for it here. An outage passes,
+                and what another process found may have: both are waited for.
         """
         for future in [future for future in self._under_way if future.done()]:
             del self._under_way[future]
             future.result()
-        if (error := self._engine.halted_by) is not None:
+        error = self._engine.refused_by
+        if error is not None and not isinstance(error, ProviderDown):
             raise error
         return self._batches - len(self._under_way)
 

@@ -120,6 +120,11 @@ class Engine:
         return self._gates.halted_by
 
     @property
+    def refused_by(self) -> HaltError | None:
+        """What a call of this process was refused with, while that is held."""
+        return self._gates.refused_by
+
+    @property
     def admits(self) -> bool:
         """Whether another task would soon be asked for: what would only wait stays in the queue.
 
@@ -310,6 +315,8 @@ async def running(
     """An engine with its background tasks, on the running loop."""
     async with Turnstile(shared.limiter, calls_in_flight=limits.calls_in_flight) as turnstile:
         engine = Engine(generator, store, turnstile, shared, limits)
+        # What others hold is known before the first call.
+        await engine.holding.look()
         background = (engine.promises.hold(), engine.recorder.run(), engine.holding.run())
         tasks = [asyncio.create_task(work) for work in background]
         try:

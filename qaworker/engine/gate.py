@@ -1,14 +1,16 @@
 """The gates every call of a process passes: shut while every call would fail.
 
 The account's gate is shut while the account is broken or the provider is down. Behind it each model
-has a gate of its own, so that a mistyped name holds nobody else. What shuts a gate here is a hold for
-all workers, and theirs shut it here: see :mod:`qaworker.engine.holding`.
+has a gate of its own, so that a mistyped name holds nobody else. A call shuts its gate when it is
+refused; all else is decided by the holds that all workers share, and :mod:`qaworker.engine.holding`
+tells them what calls showed here.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from enum import Enum, auto
 from typing import NamedTuple, NewType
 
 from qaworker import logs
@@ -17,78 +19,89 @@ from qaworker.errors import HaltError, ModelRefused
 log = logs.get(__name__)
 
 Pass = NewType("Pass", int)
-"""Tells whether a call was let through before or after the gate was shut."""
+"""Tells which change of the gate a call was let through after."""
+
+
+class News(Enum):
+    """What a call showed that the other workers do not know."""
+
+    REFUSED = auto()
+    ANSWERED = auto()
 
 
 class Gate:
     """Open, or shut by an error; belongs to one event loop."""
 
-    def __init__(self, model: str | None = None) -> None:
+    def __init__(self, model: str | None = None, has_news: asyncio.Event | None = None) -> None:
         self.model = model
         """Whose it is; None for the account's."""
         self.waiting = 0
         self.halted_by: HaltError | None = None
-        self.is_held = False
-        """Whether all workers know, or knew, that it is shut."""
-        self._times_shut = Pass(0)
-        self._probes = 0
-        self._changed = asyncio.Event()
+        self.refused_by: HaltError | None = None
+        """What a call of this process was refused with, while the gate is shut."""
+        self.news: News | None = None
+        self._has_news = has_news or asyncio.Event()
+        self._changes = Pass(0)
+        self._has_probe = False
+        self._is_passable = asyncio.Event()
 
     async def pass_through(self) -> Pass:
         """Return when a call may be made."""
         while self.halted_by is not None:
-            if self._probes:
-                self._probes -= 1
+            if self._has_probe:
+                self._has_probe = False
                 break
             self.waiting += 1
             try:
-                await self._changed.wait()
+                await self._is_passable.wait()
             finally:
                 self.waiting -= 1
-        return self._times_shut
+        return self._changes
 
     def honours(self, passed: Pass) -> bool:
-        """Whether one that passed may still call: the gate has not been shut since."""
-        return passed == self._times_shut
+        """Whether one that passed may still call, and shows something: the gate has not changed since."""
+        return passed == self._changes
 
-    def shut(self, error: HaltError, *, is_held: bool = False) -> None:
-        """Stop calling: every call would fail.
+    def refused(self, error: HaltError, passed: Pass) -> None:
+        """A call was refused as any would be: shut the gate, and let all workers know."""
+        if self.honours(passed):
+            self.shut(error)
+            self.refused_by = error
+            self._tell(News.REFUSED)
 
-        Args:
-            error: says why; the latest one stays.
-            is_held: all workers know already.
-        """
+    def answered(self, passed: Pass) -> None:
+        """A call was answered: if the gate is shut, let all workers know that it need not be."""
+        if self.halted_by is not None and self.honours(passed):
+            self._tell(News.ANSWERED)
+
+    def shut(self, error: HaltError) -> None:
+        """Let nobody through; the latest error stays."""
         if self.halted_by is None:
             log.error("calls_held", model=self.model, error=str(error))
-            self._times_shut = Pass(self._times_shut + 1)
-            self._probes = 0
-            self.is_held = False
-        self.is_held = self.is_held or is_held
+            self._changes = Pass(self._changes + 1)
         self.halted_by = error
-
-    def probe(self) -> None:
-        """Let one of those who wait through, to try."""
-        self._probes = 1
-        self._wake()
 
     def open(self) -> None:
         """Let everybody through."""
         if self.halted_by is not None:
             log.info("calls_go_on", model=self.model, was=str(self.halted_by))
-            self.halted_by = None
+            self._changes = Pass(self._changes + 1)
+            self.halted_by = self.refused_by = None
+            self._has_probe = False
             self._wake()
 
-    def answered(self, passed: Pass) -> None:
-        """Calls succeed, as one shows that was answered: open the gate if it was shut.
+    def probe(self) -> None:
+        """Let one through, to try: who waits longest, or comes next."""
+        self._has_probe = True
+        self._wake()
 
-        One that went through before the gate was shut shows nothing.
-        """
-        if self.halted_by is not None and self.honours(passed):
-            self.open()
+    def _tell(self, news: News) -> None:
+        self.news = news
+        self._has_news.set()
 
     def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._is_passable.set()
+        self._is_passable = asyncio.Event()
 
 
 class Passes(NamedTuple):
@@ -103,18 +116,27 @@ class Gates:
     """The account's gate, and one for each model asked."""
 
     def __init__(self) -> None:
-        self.account = Gate()
+        self.has_news = asyncio.Event()
+        """Set when a gate has some."""
+        self.account = Gate(None, self.has_news)
         self._models: dict[str, Gate] = {}
 
     def __iter__(self) -> Iterator[Gate]:
         """All of them, the account's first."""
         yield self.account
-        yield from self._models.values()
+        # A copy: threads ask what is held.
+        yield from tuple(self._models.values())
 
     @property
     def halted_by(self) -> HaltError | None:
         """Why somebody is held: the account's error before a model's."""
         errors = (gate.halted_by for gate in self)
+        return next((error for error in errors if error is not None), None)
+
+    @property
+    def refused_by(self) -> HaltError | None:
+        """What a call of this process was refused with, while that is held; likewise."""
+        errors = (gate.refused_by for gate in self)
         return next((error for error in errors if error is not None), None)
 
     async def pass_through(self, model: str) -> Passes:
@@ -127,15 +149,17 @@ class Gates:
                 return passes
 
     def honour(self, passes: Passes) -> bool:
-        """Whether one that passed may still call."""
+        """Whether one that passed may still call, and shows something."""
         return self.of(passes.model_name).honours(passes.model) and self.account.honours(
             passes.account
         )
 
-    def shut(self, error: HaltError, model: str) -> None:
-        """Stop calling: this model, or any."""
-        gate = self.of(model) if isinstance(error, ModelRefused) else self.account
-        gate.shut(error)
+    def refused(self, error: HaltError, passes: Passes) -> None:
+        """A call was refused as any to this model would be, or any at all."""
+        if isinstance(error, ModelRefused):
+            self.of(passes.model_name).refused(error, passes.model)
+        else:
+            self.account.refused(error, passes.account)
 
     def answered(self, passes: Passes) -> None:
         """The account and the model work, as a call shows that was answered."""
@@ -145,5 +169,5 @@ class Gates:
     def of(self, model: str) -> Gate:
         """A model's."""
         if model not in self._models:
-            self._models[model] = Gate(model)
+            self._models[model] = Gate(model, self.has_news)
         return self._models[model]

@@ -1,17 +1,18 @@
-"""Holds for all workers: what shuts a gate here shuts it everywhere, and what opens it opens all.
+"""Holds for all workers: what is refused in one process shuts the gates of all, and so does opening.
 
-Holds are read every second. While a gate with somebody before it is shut, one worker of all is
-chosen every 15 s to let one call through; its success releases the hold.
+What a call showed is told at once, what others found is read every second. While a gate with
+somebody before it is shut, one worker of all is chosen every 15 s to let one call through; its
+success releases the hold. An operator's hold is neither tried nor released here.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final, Protocol
 
 from qaworker import logs
-from qaworker.engine.gate import Gate, Gates
+from qaworker.engine.gate import Gate, Gates, News
 from qaworker.errors import HaltError, ModelRefused, StoreUnavailable
 from qaworker.store.holds import Hold, account_scope, model_scope
 
@@ -45,40 +46,58 @@ class Holding:
         self._account = account
 
     async def run(self) -> None:
-        """Look, tell and try, until cancelled."""
+        """Look every second, and whenever there is news, until cancelled."""
         while True:
-            try:
-                await self._look()
-            except StoreUnavailable as error:  # nobody calls without Redis anyway
-                log.warning("holds_not_read", error=str(error))
-            except Exception:  # without this task a hold would last for ever here
-                log.exception("holds_not_read")
-            await asyncio.sleep(LOOK_EVERY_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await self._gates.has_news.wait()
+            if not await self.look():
+                await asyncio.sleep(LOOK_EVERY_S)
+
+    async def look(self) -> bool:
+        """Tell, read and try once; False when that failed, which a later look makes up for."""
+        try:
+            await self._look()
+        except StoreUnavailable as error:  # nobody calls without Redis anyway
+            log.warning("holds_not_read", error=str(error))
+            return False
+        except Exception:  # without this task a hold would last for ever here
+            log.exception("holds_not_read")
+            return False
+        return True
 
     async def _look(self) -> None:
+        self._gates.has_news.clear()
+        for gate in self._gates:
+            await self._tell(gate)
         found = {hold.scope: hold for hold in await self._holds.holds()}
         for scope in found:
             if model := self._model_of(scope):
                 self._gates.of(model)
-        for gate in list(self._gates):
-            await self._match(gate, found)
+        for gate in self._gates:
+            hold = found.get(self._scope(gate))
+            # What was found may be older than a gate's news.
+            if gate.news is None:
+                _match(gate, hold)
+        for gate in self._gates:
+            await self._try(gate)
 
-    async def _match(self, gate: Gate, found: Mapping[str, Hold]) -> None:
-        scope = self._scope(gate)
-        hold = found.get(scope)
-        if gate.halted_by is None and gate.is_held:
-            # A call was answered here.
-            await self._holds.release(scope)
-            gate.is_held = False
-        elif gate.halted_by is not None and not gate.is_held:
-            await self._holds.set_hold(scope, gate.halted_by.reason, detail=str(gate.halted_by))
-            gate.is_held = True
-        elif gate.halted_by is not None and hold is None:
-            gate.is_held = False
-            gate.open()
-        elif gate.halted_by is None and hold is not None:
-            gate.shut(_error(hold, gate), is_held=True)
-        if gate.halted_by is not None and gate.waiting and await self._holds.next_probe(scope):
+    async def _tell(self, gate: Gate) -> None:
+        news, error = gate.news, gate.halted_by
+        if news is None or error is None:
+            return
+        if news is News.REFUSED:
+            await self._holds.set_hold(self._scope(gate), error.reason, detail=str(error))
+        else:
+            await self._holds.release(self._scope(gate))
+        if gate.news is news:  # else there is some again
+            gate.news = None
+
+    async def _try(self, gate: Gate) -> None:
+        if gate.halted_by is None or gate.news or not gate.waiting:
+            return
+        if await self._holds.next_probe(self._scope(gate)):
+            log.info("probes", model=gate.model)
             gate.probe()
 
     def _scope(self, gate: Gate) -> str:
@@ -93,6 +112,9 @@ class Holding:
         return model if kind == "model" and model != name else ""
 
 
-def _error(hold: Hold, gate: Gate) -> HaltError:
-    text = f"{hold.reason}: {hold.detail}" if hold.detail else hold.reason
-    return HaltError(text) if gate.model is None else ModelRefused(text)
+def _match(gate: Gate, hold: Hold | None) -> None:
+    if hold is None:
+        gate.open()
+    elif gate.halted_by is None:
+        text = f"{hold.reason}: {hold.detail}" if hold.detail else hold.reason
+        gate.shut(HaltError(text) if gate.model is None else ModelRefused(text))

@@ -48,8 +48,6 @@ log = logs.get(__name__)
 BACKOFF_S = (5.0, 10.0, 20.0)
 ATTEMPTS = len(BACKOFF_S) + 1
 LARGER_CAP = 2.0
-# After any other error the provider did answer: the account works.
-NO_ANSWER = (HaltError, InternalFault, ProviderThrottled, ProviderUnavailable)
 
 
 class Generator(Protocol):
@@ -176,11 +174,11 @@ class Ladder:
         while True:
             try:
                 return await self._call(prompt, cap_factor=cap_factor, repair=repair)
+            except HaltError:
+                continue  # to the gate, which it shut
             except ProviderThrottled as error:
                 await self._turnstile.learn(prompt.model, error.reported)
                 await self._turnstile.pause(prompt.model, error.retry_after_s or BACKOFF_S[0])
-            except HaltError as error:
-                self._gates.shut(error, prompt.model)
             except AnswerTruncated:
                 if cap_factor == LARGER_CAP:
                     raise
@@ -190,8 +188,6 @@ class Ladder:
                     raise
                 repair = str(error)
             except ProviderUnavailable as error:
-                if self._is_down(error):
-                    continue
                 prompt.attempts += 1
                 if prompt.attempts >= ATTEMPTS:
                     raise
@@ -199,15 +195,6 @@ class Ladder:
                 log.info("call_failed", error=str(error), again_in_s=round(delay_s, 1))
                 async with prompt.waiting():
                     await asyncio.sleep(delay_s)
-
-    def _is_down(self, error: ProviderUnavailable) -> bool:
-        """Whether this failure is one of an outage, which holds the account and costs no attempt."""
-        self._health.note(is_available=False)
-        if not self._health.is_down():
-            return self._gates.account.halted_by is not None
-        self._health.forget()
-        self._gates.account.shut(ProviderDown(str(error)))
-        return True
 
     async def _call(self, prompt: Prompt, *, cap_factor: float, repair: str | None) -> Answer:
         tokens = self._generator.tokens(
@@ -225,8 +212,7 @@ class Ladder:
                 if error.usage is not None or isinstance(error, ProviderThrottled):
                     passage.settle(_total(error.usage or Usage()))
                 prompt.usage += error.usage or Usage()
-                if not isinstance(error, NO_ANSWER):
-                    self._answered(passes)
+                self._failed(error, passes)
                 raise
             finally:
                 self.calls_in_flight -= 1
@@ -239,6 +225,33 @@ class Ladder:
     def _answered(self, passes: Passes) -> None:
         self._health.note(is_available=True)
         self._gates.answered(passes)
+
+    def _failed(self, error: CallError, passes: Passes) -> None:
+        """Learn what a failed call shows of the account, the model and the provider.
+
+        Raises:
+            ProviderDown: it failed in an outage, which is no fault of its chunks.
+        """
+        if isinstance(error, HaltError):
+            self._gates.refused(error, passes)
+        elif isinstance(error, ProviderUnavailable):
+            if self._is_down(passes):
+                down = ProviderDown(str(error))
+                self._gates.refused(down, passes)
+                raise down from error
+        elif not isinstance(error, (InternalFault, ProviderThrottled)):
+            # The provider did answer: the account works.
+            self._answered(passes)
+
+    def _is_down(self, passes: Passes) -> bool:
+        """Whether a call that the provider was not available for is one of an outage."""
+        if not self._gates.honour(passes) or self._gates.account.halted_by is not None:
+            return True
+        self._health.note(is_available=False)
+        if not self._health.is_down():
+            return False
+        self._health.forget()
+        return True
 
     async def _generate(self, prompt: Prompt, *, cap_factor: float, repair: str | None) -> Answer:
         try:

@@ -75,6 +75,11 @@ class EngineThread:
         return self._engine.halted_by
 
     @property
+    def refused_by(self) -> HaltError | None:
+        """See :attr:`Engine.refused_by`."""
+        return self._engine.refused_by
+
+    @property
     def _engine(self) -> Engine:
         return self._opened.result()
 

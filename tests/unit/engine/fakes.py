@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 
 from qaworker.engine.batches import Batch, parse_batch
 from qaworker.engine.engine import Shared
+from qaworker.engine.gate import Gates
+from qaworker.engine.holding import Holding
 from qaworker.errors import StoreUnavailable
 from qaworker.limits.limiter import Exchanged, Grant, Settlement
 from qaworker.llm.generator import Answer
@@ -22,6 +25,7 @@ TEXTS: dict[Language, str] = {
     "ja": "ダロウの水車は、一九一一年の秋に最後の麦を挽いた。",
 }
 USAGE = Usage(input=100, output=20)
+ACCOUNT = "account1"
 
 
 def chunk(number: int = 0, language: Language = "en") -> Chunk:
@@ -160,31 +164,62 @@ class FakeHolds:
 
     def __init__(self) -> None:
         self.held: dict[str, Hold] = {}
+        self.probes: list[float] = []
+        """When each was granted."""
+        self.is_away = False
 
-    async def set_hold(self, scope: str, reason: str, *, detail: str = "") -> bool:
+    async def set_hold(
+        self, scope: str, reason: str, *, detail: str = "", by: str = "a worker"
+    ) -> bool:
+        await self._trip()
         is_new = scope not in self.held
         at = now_s()
-        hold = Hold(scope=scope, reason=reason, detail=detail, by="me", since=at, probe_at=at + 15)
-        self.held.setdefault(scope, hold)
+        hold = Hold(scope=scope, reason=reason, detail=detail, by=by, since=at, probe_at=at + 15)
+        before = self.held.get(scope, hold)
+        update = {"detail": detail or before.detail}
+        if hold.is_operators:
+            update["by"] = by
+        self.held[scope] = before.model_copy(update=update)
         return is_new
 
     async def release(self, scope: str) -> bool:
-        return self.held.pop(scope, None) is not None
+        await self._trip()
+        if scope not in self.held or self.held[scope].is_operators:
+            return False
+        del self.held[scope]
+        return True
 
     async def holds(self) -> list[Hold]:
+        await self._trip()
         return list(self.held.values())
 
     async def next_probe(self, scope: str) -> bool:
+        await self._trip()
         hold = self.held.get(scope)
         if hold is None or hold.is_operators or hold.probe_at > now_s():
             return False
         self.held[scope] = hold.model_copy(update={"probe_at": now_s() + 15})
+        self.probes.append(now_s())
         return True
+
+    async def _trip(self) -> None:
+        await asyncio.sleep(0.001)
+        if self.is_away:
+            raise StoreUnavailable
+
+
+@asynccontextmanager
+async def keeping(gates: Gates, holds: FakeHolds) -> AsyncIterator[None]:
+    """Keep gates as the holds are."""
+    task = asyncio.create_task(Holding(gates, holds, ACCOUNT).run())
+    yield
+    task.cancel()
+    await asyncio.wait([task])
 
 
 def shared(holds: FakeHolds | None = None) -> Shared:
     """What engines share, with limits for nobody."""
-    return Shared("account1", FakeLimiter(), holds or FakeHolds())
+    return Shared(ACCOUNT, FakeLimiter(), holds or FakeHolds())
 
 
 @dataclass

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from itertools import pairwise
 
 import pytest
@@ -22,7 +21,18 @@ from qaworker.errors import (
 from qaworker.llm.generator import Answer
 from qaworker.models import Language, Usage
 from tests.support.virtual_time import now_s, run
-from tests.unit.engine.fakes import USAGE, FakeGenerator, FakeLimiter, batch, chunk, replies
+from tests.unit.engine.fakes import (
+    USAGE,
+    Call,
+    FakeGenerator,
+    FakeHolds,
+    FakeLimiter,
+    answer,
+    batch,
+    chunk,
+    keeping,
+    replies,
+)
 
 CALL_TIMEOUT_S = 100.0
 
@@ -106,37 +116,59 @@ def test_a_throttled_call_pauses_every_other_caller() -> None:
     assert [call.at_s for call in generator.calls] == pytest.approx([0, 43, 44], abs=0.1)
 
 
-@pytest.mark.parametrize("passing", [ProviderThrottled(retry_after_s=1), HaltError()])
-def test_what_is_no_fault_of_the_chunk_costs_no_attempt(passing: CallError) -> None:
+async def held(generator: FakeGenerator, *prompts: Prompt) -> Gates:
+    """Ask while the gates are kept as the holds are."""
+    gates = Gates()
+    ladder = ladder_on(generator, gates=gates)
+    async with keeping(gates, FakeHolds()):
+        await asyncio.gather(*map(ladder.ask, prompts), return_exceptions=True)
+        await asyncio.sleep(1)
+    return gates
+
+
+@pytest.mark.parametrize(
+    ("passing", "attempts"), [(ProviderThrottled(retry_after_s=1), 3), (HaltError(), 0)]
+)
+def test_what_is_no_fault_of_the_chunk_costs_no_attempt(passing: CallError, attempts: int) -> None:
+    """While the account is held, that nobody answers is none either."""
     failures = [passing] * 20 + [ProviderUnavailable()] * 3
     prompt = prompt_of()
-    run(asked(FakeGenerator(replies(*failures)), prompt))
-    assert prompt.calls == 24
+    run(held(FakeGenerator(replies(*failures)), prompt))
+    assert (prompt.calls, prompt.attempts) == (24, attempts)
 
 
 def test_a_broken_account_is_probed_by_one_call_at_a_time_until_it_works() -> None:
     generator = FakeGenerator(replies(*[HaltError("no quota")] * 5), latency_s=lambda _: 1.0)
-    gates = Gates(probe_interval_s=15)
-    ladder = ladder_on(generator, gates=gates)
-
-    async def scenario() -> None:
-        await asyncio.gather(*(ladder.ask(prompt_of()) for _ in range(3)))
-
-    run(scenario())
-    assert [call.at_s for call in generator.calls] == [0, 0, 0, 16, 31, 46, 47, 47]
+    gates = run(held(generator, *(prompt_of() for _ in range(3))))
+    begun = [call.at_s for call in generator.calls]
+    assert begun == pytest.approx([0, 0, 0, 16, 31, 46, 47, 47], abs=1.1)
+    assert begun[6] == begun[7] < begun[5] + 1.1
     assert gates.halted_by is None
 
 
 @pytest.mark.parametrize("answer", [AnswerInvalid("no JSON"), RequestRefused("content filter")])
 def test_any_answer_of_the_provider_shows_that_the_account_works(answer: CallError) -> None:
-    gates = Gates(probe_interval_s=15)
     generator = FakeGenerator(replies(HaltError("no quota"), answer))
+    gates = run(held(generator, prompt_of()))
+    assert gates.halted_by is None
 
-    async def scenario() -> None:
-        with contextlib.suppress(RequestRefused):
-            await ladder_on(generator, gates=gates).ask(prompt_of())
 
-    run(scenario())
+def test_a_call_from_before_a_hold_shows_nothing_after_it() -> None:
+    """Its error is old news, and whether it was the chunk's fault nobody knows."""
+
+    def latency(call: Call) -> float:
+        return 60 if call.at_s == 0 and call.ids == ["ja-0"] else 1
+
+    errors: dict[float, CallError] = {1: HaltError("no quota"), 60: ProviderUnavailable()}
+    generator = FakeGenerator(
+        lambda call: errors.pop(latency(call), None) or answer(call.chunks),
+        latency_s=latency,
+    )
+
+    quick, slow = prompt_of(), prompt_of("ja")
+    gates = run(held(generator, quick, slow))
+    assert errors == {}
+    assert (slow.calls, slow.attempts) == (2, 0)
     assert gates.halted_by is None
 
 
