@@ -24,7 +24,7 @@ from kombu.transport import redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
 
 from qaworker import keys, logs, quarantine, settings
-from qaworker.consumer import Leases, PulseStep
+from qaworker.consumer import Leases, PulseStep, pulse
 from qaworker.errors import ConfigError, MessageInvalid, StoreUnavailable
 from qaworker.settings import Settings
 
@@ -158,10 +158,19 @@ class Client(kombu_redis.PrefixedStrictRedis):  # type: ignore[misc]  # kombu ha
 
 
 class Channel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
-    """Kombu's channel, which survives what it cannot read, and a Redis that goes away."""
+    """Kombu's channel, which takes no more than is of use, and survives what it cannot read."""
 
     def _get_client(self) -> Any:
         return partial(Client, global_keyprefix=self.global_keyprefix)
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        """Ask for a message, unless this process has no use for one.
+
+        Kombu tries again whenever the consumer's loop turns, which is once a second at least. A
+        message that was asked for is taken: left unread, it would be in no queue and nobody's.
+        """
+        if pulse.admits():
+            super()._brpop_start(timeout)
 
     def _brpop_read(self, **options: Any) -> Any:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from celery import bootsteps
@@ -74,6 +75,8 @@ class Pulse:
         self.is_to_be_quiet = False
         self.is_quiet = False
         """Whether the loop takes nothing new."""
+        self.admits: Callable[[], bool] = lambda: True
+        """Whether this process has use for another message; a prefork parent knows no better."""
 
 
 pulse = Pulse()

@@ -17,6 +17,7 @@ from celery.worker import request
 
 from qaworker import heart, logs, runtime, settings
 from qaworker.app import RUN_HEADER, SENT_HEADER, app
+from qaworker.consumer import pulse
 from qaworker.engine.batches import parse_batch
 from qaworker.errors import MessageInvalid, StoreUnavailable
 from qaworker.holdings import holdings
@@ -186,6 +187,11 @@ def _on_child_shutdown(**_: Any) -> None:
     runtime.stop()
 
 
+def _admits() -> bool:
+    running = runtime.current()
+    return running is None or running.engine.admits
+
+
 @signals.worker_ready.connect
 def _on_worker_ready(sender: Any, **_: Any) -> None:
     # Another application's worker may import these tasks, to send them.
@@ -197,6 +203,7 @@ def _on_worker_ready(sender: Any, **_: Any) -> None:
         values = settings.load()
         if values.pool == "threads":
             signal.signal(signal.SIGQUIT, heart.end_now)
+            pulse.admits = _admits
         heart.start(str(sender.hostname), values)
 
 

@@ -116,6 +116,7 @@ class Line:
     def __init__(self, model: str, limiter: RateLimiter, slots: asyncio.Semaphore) -> None:
         self.model = model
         self._limiter = limiter
+        self._clock = asyncio.get_running_loop().time
         self.slots = slots
         self._queue: deque[_Waiter] = deque()
         self.waiting: dict[_Waiter, None] = {}
@@ -152,11 +153,12 @@ class Line:
 
     @property
     def wait_estimate_s(self) -> float:
-        """What a newcomer would wait for the limiter: 0 while nobody is refused."""
-        if not self._pace:
+        """What a newcomer would wait for the limiter: 0 while nobody is refused; for any thread."""
+        pace = self._pace
+        if not pace:
             return 0.0
-        refused_for_s = max(0.0, self._ask_at_s - _now_s())
-        return refused_for_s + len(self.waiting) / self._pace
+        refused_for_s = max(0.0, self._ask_at_s - self._clock())
+        return refused_for_s + len(self.waiting) / pace
 
     async def pump(self) -> None:
         """Ask the limiter for those who wait, until cancelled."""

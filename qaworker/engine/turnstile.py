@@ -61,8 +61,11 @@ class Turnstile:
 
     @property
     def longest_wait_s(self) -> float:
-        """What a newcomer to the slowest line would wait for the limiter: 0 while it refuses nobody."""
-        return max((line.wait_estimate_s for line in self._lines.values()), default=0.0)
+        """What a newcomer to the slowest line would wait for the limiter: 0 while it refuses nobody.
+
+        Any thread may ask.
+        """
+        return max((line.wait_estimate_s for line in tuple(self._lines.values())), default=0.0)
 
     async def learn(self, model: str, reported: Reported) -> None:
         """Let all workers know what limits the provider reports; without Redis nobody calls anyway."""
