@@ -16,6 +16,8 @@ from qaworker.errors import Reported, StoreUnavailable
 
 log = logs.get(__name__)
 
+CANCEL_AGAIN_S = 0.1
+
 
 class Turnstile:
     """All of a process's calls pass here; belongs to one event loop, on which it is entered."""
@@ -48,8 +50,8 @@ class Turnstile:
 
     @property
     def waiting(self) -> int:
-        """Calls that have no passage yet."""
-        return sum(len(line.waiting) for line in self._lines.values())
+        """Calls that have no passage yet; any thread may ask."""
+        return sum(len(line.waiting) for line in tuple(self._lines.values()))
 
     @property
     def waits_since_s(self) -> float | None:
@@ -98,6 +100,9 @@ class Turnstile:
         trace: TracebackType | None,
     ) -> None:
         """End; what was not settled within the last moments stays charged in full."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        ending = set(self._tasks)
+        while ending:
+            for task in ending:
+                task.cancel()
+            # Now and then wait_for of Python 3.11 loses a cancellation, and redis calls it.
+            _, ending = await asyncio.wait(ending, timeout=CANCEL_AGAIN_S)

@@ -428,3 +428,20 @@ def test_estimates_what_a_newcomer_would_wait() -> None:
         assert turnstile.longest_wait_s == 0
 
     play(scenario, FakeLimiter({MODEL: 10}))
+
+
+def test_closes_although_a_cancellation_gets_lost() -> None:
+    class Deaf(FakeLimiter):
+        async def exchange(
+            self, model: str, settle: Sequence[Settlement], reserve: Sequence[int], /
+        ) -> Exchanged:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(1)
+            return await super().exchange(model, settle, reserve)
+
+    async def scenario(hall: Hall) -> None:
+        waiting = asyncio.create_task(hall.call("a"))
+        await asyncio.sleep(0.5)
+        waiting.cancel()
+
+    play(scenario, Deaf())
