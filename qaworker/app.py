@@ -166,8 +166,8 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Ask for a message, unless this process has no use for one.
 
-        Kombu tries again whenever the consumer's loop turns, which is once a second at least. A
-        message that was asked for is taken: left unread, it would be in no queue and nobody's.
+        Kombu tries again whenever the consumer's loop turns, which the pulse sees to. A message
+        that was asked for is taken: left unread, it would be in no queue and nobody's.
         """
         if pulse.admits():
             super()._brpop_start(timeout)

@@ -35,6 +35,8 @@ RETRY_S = 1.0
 LONGEST_DETAIL = 300
 # A small part of a task's soft limit, and more than the pauses of a queue that runs empty.
 ADMITTED_S = 30.0
+# As many chunks may come before the limiter has said how long they wait.
+MOST_UNDECIDED = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class _Work:
     """A batch on its way."""
 
     batch: Batch
+    is_arriving: bool = True
+    """Whether nobody knows yet how much of it is to be asked for."""
     is_stopping: bool = False
     prompts: list[Prompt] = field(default_factory=list)
     spent: dict[str, Spent] = field(default_factory=dict)
@@ -128,11 +132,22 @@ class Engine:
     def admits(self) -> bool:
         """Whether another task would soon be asked for: what would only wait stays in the queue.
 
-        While the account is held there is one, to try with.
+        While the account is held there is one, to try with. Any thread may ask.
         """
         if self._gates.account.halted_by is not None:
             return not self._working
-        return self._turnstile.longest_wait_s < ADMITTED_S
+        if self._turnstile.longest_wait_s >= ADMITTED_S:
+            return False
+        # Who waits for a slot waits for no limiter.
+        return (
+            self.calls_in_flight >= self._limits.calls_in_flight or self._undecided < MOST_UNDECIDED
+        )
+
+    @property
+    def _undecided(self) -> int:
+        """Chunks for which the limiter was not asked, or not granted anything yet."""
+        arriving = (len(work.batch.chunks) for work in tuple(self._working) if work.is_arriving)
+        return self._turnstile.waiting + sum(arriving)
 
     def drain(self) -> None:
         """Finish the calls on the wire, hand everything else back, and take nothing new."""
@@ -180,6 +195,7 @@ class Engine:
                 log.warning("chunks_wait_for_redis", chunks=len(unclaimed), error=str(error))
                 await asyncio.sleep(RETRY_S)
                 continue
+            work.is_arriving = False
             outcomes |= await self._settle(work, chunks, claims, tuple(joined.values()))
             for digest in outcomes:
                 chunks.pop(digest, None)

@@ -10,7 +10,7 @@ from typing import TypeVar
 import pytest
 
 from qaworker.engine.batches import Batch
-from qaworker.engine.engine import Engine, Limits, running
+from qaworker.engine.engine import MOST_UNDECIDED, Engine, Limits, running
 from qaworker.errors import (
     CallError,
     HaltError,
@@ -674,3 +674,47 @@ def test_chunks_done_counts_what_this_process_wrote(redis: FakeRedis) -> None:
         return counted
 
     assert with_engine(scenario, FakeGenerator(), redis) == [0, 2, 3]
+
+
+def admitted(
+    redis: FakeRedis, generator: FakeGenerator, made: Sequence[Batch], *, pause_s: float = 0.0
+) -> list[bool]:
+    """Whether an engine admits more: before, while and after it has these batches."""
+
+    async def scenario() -> list[bool]:
+        lent = shared()
+        await lent.limiter.pause(made[0].model, pause_s)
+        async with running(generator, FakeStore(redis), lent, LIMITS) as engine:
+            found = [engine.admits]
+            tasks = [asyncio.create_task(engine.process(one)) for one in made]
+            await asyncio.sleep(0.5)
+            found.append(engine.admits)
+            redis.is_away = False
+            engine.drain()
+            await asyncio.gather(*tasks)
+            return [*found, engine.admits]
+
+    return run(scenario())
+
+
+def test_more_is_admitted_while_slots_are_all_the_chunks_wait_for(redis: FakeRedis) -> None:
+    made = [batch(*map(chunk, range(n, n + 50))) for n in (0, 50)]
+    assert admitted(redis, FakeGenerator(), made) == [True, True, True]
+
+
+def test_no_more_is_admitted_than_the_limiter_grants_soon(redis: FakeRedis) -> None:
+    made = [batch(chunk(1), chunk(2))]
+    assert admitted(redis, FakeGenerator(), made, pause_s=10) == [True, True, True]
+    assert admitted(redis, FakeGenerator(), made, pause_s=100) == [True, False, True]
+
+
+def test_no_more_is_admitted_until_the_limiter_has_judged_what_there_is(redis: FakeRedis) -> None:
+    redis.is_away = True
+    made = [batch(*map(chunk, range(MOST_UNDECIDED)))]
+    assert admitted(redis, FakeGenerator(), made) == [True, False, True]
+
+
+def test_one_task_is_admitted_to_try_with_while_the_account_is_held(redis: FakeRedis) -> None:
+    made = [batch(chunk(1))]
+    generator = FakeGenerator(lambda _: HaltError("no quota"), latency_s=lambda _: 0.0)
+    assert admitted(redis, generator, made) == [True, False, True]
