@@ -29,7 +29,7 @@ from qaworker.limits.limiter import (
 log = logs.get(__name__)
 
 RETRY_S = 1.0
-# A settlement that nobody's reservation takes along waits so long for others.
+# Settlements that no reservation takes along go together, once in so long.
 FLUSH_S = 0.05
 # Asking this much before the first can be granted keeps the limiter's bucket from running over.
 AHEAD_S = HORIZON_S / 2
@@ -173,9 +173,12 @@ class Line:
 
     async def flush(self) -> None:
         """Settle what no reservation takes along, until cancelled."""
+        next_s = 0.0
         while True:
             await self._settled.wait()
-            await asyncio.sleep(FLUSH_S)
+            # At once, if it is the only one: the provider has taken it into account already.
+            await asyncio.sleep(next_s - _now_s())
+            next_s = _now_s() + FLUSH_S
             self._settled.clear()
             if self._settlements:
                 try:
@@ -268,7 +271,9 @@ class Line:
             weight = -math.expm1(-elapsed_s / PACE_S)
             self._pace += weight * (self._granted / elapsed_s - self._pace)
         self._granted, self._measured_at_s = 0, now_s
-        self._ask_at_s = now_s + min(max(refused_wait_s - AHEAD_S, FLUSH_S), ASK_AGAIN_S)
+        # Who is refused for less than the horizon may pass at his time and not before.
+        ahead_s = AHEAD_S if refused_wait_s > HORIZON_S else 0.0
+        self._ask_at_s = now_s + min(refused_wait_s - ahead_s, ASK_AGAIN_S)
 
     def _release(self, slots: int) -> None:
         for _ in range(slots):

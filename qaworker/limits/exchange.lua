@@ -14,6 +14,8 @@
 --   headroom             share of the limits to use
 --   burst_ms             what a bucket holds, in ms of its rate
 --   horizon_ms           longest wait that is granted
+--   large_ms, large_horizon_ms
+--                        what costs more of the rate than this is large; the horizon then
 --   again_ms             who is refused asks again by then
 --   open_ms, keep_ms     how long a reservation may be settled, and unused keys are kept
 --   pause_ms, most_pause_ms
@@ -40,6 +42,7 @@ end
 local at = math.min(state.at or now, now)
 local slowed_at = math.min(state.slowed_at or 0, now)
 local paused_until = math.min(state.paused_until or 0, now + ask.most_pause_ms)
+local large_until = math.min(state.large_until or 0, now + 2 * ask.again_ms)
 local waits_until = math.min(state.waits_until or 0, now + 2 * ask.again_ms)
 
 local reported = {
@@ -88,6 +91,10 @@ local function wait_ms(one, cost)
   return math.max(0, (math.min(cost, one.room) - one.level) / one.rate)
 end
 
+local function is_large(one, cost)
+  return one.rate > 0 and cost > one.rate * ask.large_ms
+end
+
 local function take(one, cost) -- or give back, when it is negative
   one.level = math.min(one.room, one.level - cost)
 end
@@ -111,7 +118,15 @@ for _, reservation in ipairs(ask.reserve) do
     table.insert(output, -1)
   else
     local wait = math.max(paused_until - now, wait_ms(requests, 1), wait_ms(tokens, cost))
-    if wait > ask.horizon_ms then
+    -- What is large needs most of what the provider's bucket holds. It is not taken ahead of its
+    -- time, as what is given back meanwhile may be lost in a bucket that is full, but is counted
+    -- here; and nobody else takes ahead while it waits.
+    local large = is_large(requests, 1) or is_large(tokens, cost)
+    local horizon = (large or now < large_until) and ask.large_horizon_ms or ask.horizon_ms
+    if wait > horizon then
+      if large then
+        large_until = now + math.min(wait, ask.again_ms) + ask.horizon_ms
+      end
       output[2] = math.ceil(wait)
       break
     end
@@ -147,6 +162,7 @@ local fields = {
   "paused_until", text(paused_until),
   "waits_since", text(waits_since),
   "waits_until", text(waits_until),
+  "large_until", text(large_until),
 }
 for kind, one in pairs({ requests = requests, tokens = tokens }) do
   local written = {

@@ -36,6 +36,10 @@ HORIZON_S: Final = 0.3
 ASK_AGAIN_S: Final = 5.0
 MOST_RESERVATIONS: Final = 64
 
+# Up to half of what a strict provider holds, the other half makes up for what is known too late.
+_LARGE_MS: Final = 500
+# Timers are as exact.
+_LARGE_HORIZON_MS: Final = 10
 # What the provider reported outlives the pause between two runs.
 _KEEP_MS: Final = 3_600_000
 # After a 429 the provider's bucket is empty: in this time it gets ahead of ours again.
@@ -61,6 +65,8 @@ _CONSTANTS: Final[dict[str, Any]] = {
     "headroom": HEADROOM,
     "burst_ms": BURST_MS,
     "horizon_ms": HORIZON_S * 1000,
+    "large_ms": _LARGE_MS,
+    "large_horizon_ms": _LARGE_HORIZON_MS,
     "again_ms": ASK_AGAIN_S * 1000,
     "keep_ms": _KEEP_MS,
     "most_pause_ms": _MOST_PAUSE_S * 1000,

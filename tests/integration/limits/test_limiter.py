@@ -76,7 +76,8 @@ async def refused_wait_s(limiter: Limiter, tokens: int = 1, model: str = MODEL) 
 
 def elapse(redis: Redis, seconds: float, model: str = MODEL) -> None:
     """Let the script believe that so much time has passed."""
-    for moment in ("at", "slowed_at", "paused_until", "waits_since", "waits_until"):
+    moments = ("at", "slowed_at", "paused_until", "large_until", "waits_since", "waits_until")
+    for moment in moments:
         redis.hincrbyfloat(keys.limiter(ACCOUNT, model), moment, -seconds * 1000)
     opened: Any = redis.zrange(keys.limiter_reservations(ACCOUNT, model), 0, -1)
     for name in opened:
@@ -146,9 +147,27 @@ def test_a_cost_beyond_the_bucket_leaves_a_debt_for_the_next(
 ) -> None:
     async def scenario(limiter: Limiter) -> None:
         assert (await reserve(limiter, 6000))[0].wait_s == 0
-        assert await refused_wait_s(limiter, 50) == pytest.approx(60 / HEADROOM, abs=0.2)
+        assert await refused_wait_s(limiter, 40) == pytest.approx(60 / HEADROOM, abs=0.2)
         elapse(redis_client, 60 / HEADROOM - 0.2)
-        assert (await reserve(limiter, 50))[0].wait_s == pytest.approx(0.2, abs=0.1)
+        assert (await reserve(limiter, 40))[0].wait_s == pytest.approx(0.2, abs=0.1)
+
+    play(redis_url, scenario, limits(tpm=6000))
+
+
+def test_what_is_large_is_not_taken_ahead_and_nobody_takes_ahead_of_it(
+    redis_url: str, redis_client: Redis
+) -> None:
+    async def scenario(limiter: Limiter) -> None:
+        await reserve(limiter, 6000)
+        elapse(redis_client, 60 / HEADROOM - 0.2)
+        # Half a second's tokens are 50.
+        assert 0.1 < await refused_wait_s(limiter, 51) <= 0.2
+        assert 0.1 < await refused_wait_s(limiter, 20) <= 0.2
+        elapse(redis_client, 0.2)
+        assert (await reserve(limiter, 51))[0].wait_s <= 0.01
+        elapse(redis_client, 0.51)
+        # It is through: others take ahead again.
+        assert (await reserve(limiter, 20, 20))[1].wait_s > 0.01
 
     play(redis_url, scenario, limits(tpm=6000))
 
