@@ -38,6 +38,8 @@ QUARANTINE_RETRY_S: Final = 1.0
 
 RUN_HEADER: Final = "qaworker_run"
 SENT_HEADER: Final = "qaworker_sent_at"
+BUDGET_HEADER: Final = "qaworker_budget"
+"""True when the run has a budget: those without cost no question."""
 
 
 TRANSPORT: Final = "qaworker"

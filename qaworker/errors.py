@@ -7,6 +7,7 @@ The branch of the tree decides what becomes of a chunk::
     ├─ InputError               the dataset cannot be read (exit 65)
     ├─ RunDirectoryError        the run directory is in use, full or not writable (exit 75)
     ├─ RunCancelled             somebody cancelled the run (exit 75)
+    ├─ RunHeld                  nobody is to call for the run (exit 75)
     ├─ OwnerError               what owns the workers could not do what it was told (exit 1)
     │   ├─ NotAllowed             it wants more rights (exit 77)
     │   └─ Busy                   somebody else is starting or stopping them (exit 75)
@@ -89,6 +90,12 @@ class RunDirectoryError(QAWorkerError):
 
 class RunCancelled(QAWorkerError):
     """The run was cancelled: the same command goes on."""
+
+    exit_code = ExitCode.TRY_AGAIN
+
+
+class RunHeld(QAWorkerError):
+    """The run is held, as its budget is spent or an operator wants it: the same command goes on."""
 
     exit_code = ExitCode.TRY_AGAIN
 

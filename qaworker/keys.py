@@ -112,6 +112,11 @@ def budget_reservations(run_id: str) -> str:
     return f"{PREFIX}budget-reservations:{run_id}"
 
 
+def budget_charged(run_id: str) -> str:
+    """Set: reservations of a run's budget that were charged in full, as nobody settled; expires."""
+    return f"{PREFIX}budget-charged:{run_id}"
+
+
 def limiter(account: str, model: str) -> str:
     """Hash: buckets and limits of a model of a provider's account; expires when unused."""
     return f"{PREFIX}limiter:{account}:{model}"

@@ -9,20 +9,26 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from typing import Final
 
 from redis import Redis
 
 from qaworker.engine.engine import Engine, Limits, Shared, running
 from qaworker.engine.thread import EngineThread
+from qaworker.limits.budget import Budgets
 from qaworker.limits.limiter import Limiter
 from qaworker.limits.rates import rate_table
 from qaworker.llm import addresses
 from qaworker.llm.client import Client, build_client
 from qaworker.llm.generator import Generator
+from qaworker.llm.prices import require_price
 from qaworker.settings import Settings
 from qaworker.store.connections import connect, connect_async
 from qaworker.store.holds import WorkerHolds
 from qaworker.store.outcomes import OutcomeStore
+
+# What a call may wait for the limiter, as a rule: what waits longer is charged in full until it ends.
+RESERVED_BEYOND_A_CALL: Final = timedelta(seconds=30)
 
 
 def provider(settings: Settings) -> Client:
@@ -69,6 +75,12 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             account,
             Limiter(redis, account, rates, longest_call_s=settings.call_timeout_s),
             WorkerHolds(redis, worker=worker),
+            Budgets(
+                redis,
+                keep=timedelta(days=settings.outcome_days),
+                open_for=timedelta(seconds=settings.call_timeout_s) + RESERVED_BEYOND_A_CALL,
+            ),
+            partial(require_price, own_file=settings.prices_file),
         )
         async with running(Generator(client), store, shared, limits) as engine:
             yield engine

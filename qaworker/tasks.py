@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ from celery.exceptions import Reject, TaskPredicate
 from celery.worker import request
 
 from qaworker import heart, logs, runtime, settings
-from qaworker.app import RUN_HEADER, SENT_HEADER, app
+from qaworker.app import BUDGET_HEADER, RUN_HEADER, SENT_HEADER, app
 from qaworker.consumer import pulse
 from qaworker.engine.batches import parse_batch
 from qaworker.errors import MessageInvalid, StoreUnavailable
@@ -136,8 +137,15 @@ def _generate(
             raise
         if batch.config.base_url != base_url:
             log.warning("other_api", wanted=batch.config.base_url, answers=base_url)
+        if (task.request.headers or {}).get(BUDGET_HEADER):
+            batch = replace(batch, is_budgeted=True)
         outcomes = running.engine.submit(batch).result()
         unfinished = len(set(batch.digests) - outcomes.keys())
+        if unfinished and running.engine.is_held(run_id):
+            # Its ledger knows what has no outcome; meanwhile other runs need the queue.
+            log.info("task_left_to_client", unfinished=unfinished)
+            _leave_note(task, TaskNote(error="the run is held: send it again when it is released"))
+            return
         if unfinished:
             log.info("task_handed_back", unfinished=unfinished)
             raise Reject(f"{unfinished} chunks unfinished", requeue=True)

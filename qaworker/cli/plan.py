@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +25,7 @@ from qaworker.client.planning import (
 )
 from qaworker.errors import ExitCode, RunDirectoryError, StoreUnavailable
 from qaworker.limits.rates import rate_table
-from qaworker.llm.prices import price_of, unknown_price
+from qaworker.llm.prices import dollars, price_of, unknown_price
 from qaworker.settings import Settings
 from qaworker.status import spoken
 from qaworker.store import heartbeats
@@ -37,7 +36,6 @@ from qaworker.store.outcomes import OutcomeReader
 
 # Who plans may have no Redis yet, and should not wait for it.
 _REDIS_TIMEOUT_S: Final = 2.0
-_MICROS: Final = 1_000_000
 
 
 @click.command("plan")
@@ -163,13 +161,6 @@ def described(plan: Plan) -> dict[str, Any]:
         "calls_in_flight": plan.terms.calls_in_flight,
         "latency_s": LATENCY_S,
     }
-
-
-def dollars(micros: int) -> str:
-    """Micro-dollars for a person, rounded up: to cents, and small sums to hundredths of a cent."""
-    places = 2 if micros >= _MICROS else 4
-    unit = _MICROS // 10**places
-    return f"${math.ceil(micros / unit) * unit / _MICROS:,.{places}f}"
 
 
 def _cost(plan: Plan) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import groupby
 from typing import Final
@@ -16,6 +16,7 @@ from qaworker import keys
 from qaworker.client.driver import CHUNKS_PER_TASK
 from qaworker.client.senders import publish
 from qaworker.engine.batches import Batch
+from qaworker.limits.budget import state
 from qaworker.llm.addresses import outcome_digest
 from qaworker.models import Chunk, GenerationConfig
 from qaworker.store.dead_letters import UNREADABLE, DeadLetter, DeadLetters
@@ -67,9 +68,10 @@ def requeue(redis: Redis, letters: Iterable[DeadLetter], keep: timedelta) -> Req
     for batch, queue, of in _batches(letters, done):
         now = time.time()
         marked_at = now if queue else UNSENT
+        is_budgeted = state(redis, batch.run_id).budget_micros is not None
         reopen(redis, batch.run_id, batch.digests, marked_at=marked_at, keep=keep)
         if queue:
-            publish(batch, queue, now)
+            publish(replace(batch, is_budgeted=is_budgeted), queue, now)
             done.sent += len(of)
         else:
             done.unsent += len(of)

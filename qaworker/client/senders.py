@@ -10,7 +10,7 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 
 from qaworker import keys
-from qaworker.app import RUN_HEADER, SENT_HEADER, app
+from qaworker.app import BUDGET_HEADER, RUN_HEADER, SENT_HEADER, app
 from qaworker.engine.batches import Batch
 from qaworker.errors import StoreUnavailable
 from qaworker.models import Priority
@@ -59,12 +59,15 @@ def publish(batch: Batch, queue: str, sent_at: float) -> str:
     """
     chunks = [chunk.model_dump(include=_SENT_FIELDS) for chunk in batch.chunks]
     config = batch.config.model_dump(exclude_defaults=True)
+    headers = {RUN_HEADER: batch.run_id, SENT_HEADER: sent_at}
+    if batch.is_budgeted:
+        headers[BUDGET_HEADER] = True
     try:
         result = app.send_task(
             BATCH_TASK,
             args=(chunks, config, batch.model),
             queue=queue,
-            headers={RUN_HEADER: batch.run_id, SENT_HEADER: sent_at},
+            headers=headers,
             # Celery's own would put the text of the chunks into `inspect` and events.
             argsrepr=f"({len(chunks)} chunks)",
         )

@@ -24,6 +24,8 @@ class Batch:
     model: str
     run_id: str = ""
     task_id: str = ""
+    is_budgeted: bool = False
+    """Whether its run has a budget."""
 
     def by_digest(self) -> dict[str, Chunk]:
         """One chunk for each distinct digest, in order."""

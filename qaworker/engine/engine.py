@@ -8,7 +8,7 @@ share one call.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -17,15 +17,18 @@ import structlog
 from qaworker import logs
 from qaworker.engine.batches import Batch
 from qaworker.engine.gate import Gates
+from qaworker.engine.held_runs import HeldRuns
 from qaworker.engine.holding import Holding, Holds
 from qaworker.engine.ladder import ATTEMPTS, Generator, HandedBack, Ladder, Prompt
 from qaworker.engine.line import RateLimiter
 from qaworker.engine.promises import Promised, Promises
+from qaworker.engine.purse import Budgets, Purse
 from qaworker.engine.recorder import Recorder
 from qaworker.engine.sharing import prompts, shares, together
 from qaworker.engine.turnstile import Turnstile
 from qaworker.errors import CallError, HaltError, StoreUnavailable
 from qaworker.llm.generator import Answer
+from qaworker.llm.prices import Price
 from qaworker.models import Chunk, Outcome
 from qaworker.store.outcomes import Claims, Notice, OutcomeStore, Spent, settles
 
@@ -56,6 +59,9 @@ class Shared:
     account: str
     limiter: RateLimiter
     holds: Holds
+    budgets: Budgets
+    price: Callable[[str], Price]
+    """Of a model, or ConfigError."""
 
 
 @dataclass(slots=True, eq=False)
@@ -100,11 +106,16 @@ class Engine:
         self._limits = limits
         self._turnstile = turnstile
         self._gates = Gates()
-        self.holding = Holding(self._gates, shared.holds, shared.account)
+        self.held_runs = HeldRuns(shared.holds.holds, self._stop_run)
+        self.holding = Holding(
+            self._gates, shared.holds, shared.account, on_look=self.held_runs.match
+        )
+        self.purse = Purse(shared.budgets, shared.holds, self.held_runs, shared.price)
         self._ladder = Ladder(
             generator,
             self._gates,
             turnstile,
+            self.purse,
             call_timeout_s=limits.call_timeout_s,
         )
         self.recorder = Recorder(store)
@@ -161,12 +172,22 @@ class Engine:
         for work in self._working:
             work.give_back()
 
+    def _stop_run(self, run_id: str) -> None:
+        for work in self._working:
+            if work.batch.run_id == run_id:
+                work.stop()
+
     async def process(self, batch: Batch) -> dict[str, Outcome]:
         """The outcomes of a batch by digest; a digest without one goes back to the queue.
 
-        After the soft limit no call begins; at the hard limit those on the wire are cancelled. What
+        That of a run in ``held_runs`` is left to its client. After the soft limit no call begins; at the hard limit those on the wire are cancelled. What
         was answered is written before this returns, even if that takes longer.
+
+        Raises:
+            StoreUnavailable: whether the run is held cannot be told.
         """
+        if await self.held_runs.hold_still(batch.run_id):
+            return {}
         loop = asyncio.get_running_loop()
         structlog.contextvars.bind_contextvars(run=batch.run_id, task=batch.task_id)
         work = _Work(batch, is_stopping=self._is_draining)
@@ -257,6 +278,7 @@ class Engine:
             calls=spent.calls,
             # Those that failed together have one attempt left alone.
             attempts=min(spent.attempts, ATTEMPTS - 1),
+            paying_run=work.batch.run_id if work.batch.is_budgeted else None,
             is_stopping=work.is_stopping,
         )
         structlog.contextvars.bind_contextvars(chunks=[c.chunk_id for c in chunks.values()])
@@ -333,7 +355,12 @@ async def running(
         engine = Engine(generator, store, turnstile, shared, limits)
         # What others hold is known before the first call.
         await engine.holding.look()
-        background = (engine.promises.hold(), engine.recorder.run(), engine.holding.run())
+        background = (
+            engine.promises.hold(),
+            engine.recorder.run(),
+            engine.holding.run(),
+            engine.purse.run(),
+        )
         tasks = [asyncio.create_task(work) for work in background]
         try:
             yield engine
@@ -341,3 +368,4 @@ async def running(
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await engine.purse.close()

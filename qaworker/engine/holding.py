@@ -8,6 +8,7 @@ success releases the hold. An operator's hold is neither tried nor released here
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -40,10 +41,25 @@ class Holds(Protocol):
 class Holding:
     """Keeps a process's gates as the holds are; belongs to one event loop."""
 
-    def __init__(self, gates: Gates, holds: Holds, account: str) -> None:
+    def __init__(
+        self,
+        gates: Gates,
+        holds: Holds,
+        account: str,
+        on_look: Callable[[Sequence[Hold]], None] = lambda _: None,
+    ) -> None:
+        """Begin with open gates.
+
+        Args:
+            gates: to keep.
+            holds: that all workers share.
+            account: whose holds shut the gates.
+            on_look: told every hold there is.
+        """
         self._gates = gates
         self._holds = holds
         self._account = account
+        self._on_look = on_look
 
     async def run(self) -> None:
         """Look every second, and whenever there is news, until cancelled."""
@@ -70,7 +86,9 @@ class Holding:
         self._gates.has_news.clear()
         for gate in self._gates:
             await self._tell(gate)
-        found = {hold.scope: hold for hold in await self._holds.holds()}
+        holds = await self._holds.holds()
+        self._on_look(holds)
+        found = {hold.scope: hold for hold in holds}
         for scope in found:
             if model := self._model_of(scope):
                 self._gates.of(model)

@@ -29,6 +29,7 @@ from qaworker import logs
 from qaworker.engine.gate import Gates, Passes
 from qaworker.engine.health import Health
 from qaworker.engine.line import Passage
+from qaworker.engine.purse import Money, Purse
 from qaworker.engine.turnstile import Turnstile
 from qaworker.errors import (
     AnswerInvalid,
@@ -40,6 +41,7 @@ from qaworker.errors import (
     ProviderThrottled,
     ProviderUnavailable,
 )
+from qaworker.llm.estimates import Tokens
 from qaworker.llm.generator import Answer
 from qaworker.models import Chunk, GenerationConfig, Usage
 
@@ -72,7 +74,7 @@ class Generator(Protocol):
         *,
         cap_factor: float = 1.0,
         repair: str | None = None,
-    ) -> int:
+    ) -> Tokens:
         """What that call takes of the provider's limit."""
 
 
@@ -90,6 +92,8 @@ class Prompt:
     usage: Usage
     calls: int
     attempts: int = 0
+    paying_run: str | None = None
+    """The run whose budget pays; None when there is no budget."""
     is_stopping: bool = False
     _is_given_back: bool = False
     _is_calling: bool = False
@@ -152,12 +156,14 @@ class Ladder:
         generator: Generator,
         gates: Gates,
         turnstile: Turnstile,
+        purse: Purse,
         *,
         call_timeout_s: float,
     ) -> None:
         self._generator = generator
         self._gates = gates
         self._turnstile = turnstile
+        self._purse = purse
         self._health = Health(lambda: asyncio.get_running_loop().time())
         self._call_timeout_s = call_timeout_s
         self.calls_in_flight = 0
@@ -201,8 +207,8 @@ class Ladder:
             prompt.chunks, prompt.config, prompt.model, cap_factor=cap_factor, repair=repair
         )
         async with prompt.waiting():
-            passes, passage = await self._enter(prompt.model, tokens)
-        with passage:
+            passes, passage, money = await self._enter(prompt, tokens)
+        with passage, money:
             self.calls_in_flight += 1
             try:
                 async with prompt.calling(self._call_timeout_s):
@@ -211,12 +217,16 @@ class Ladder:
                 # What the provider took for a call that it says nothing of stays charged in full.
                 if error.usage is not None or isinstance(error, ProviderThrottled):
                     passage.settle(_total(error.usage or Usage()))
+                if isinstance(error, (HaltError, ProviderThrottled)):
+                    money.give_back()
+                money.charge(error.usage or Usage())
                 prompt.usage += error.usage or Usage()
                 self._failed(error, passes)
                 raise
             finally:
                 self.calls_in_flight -= 1
             passage.settle(_total(answer.usage))
+            money.charge(answer.usage)
         self._answered(passes)
         prompt.usage += answer.usage
         await self._turnstile.learn(prompt.model, answer.reported)
@@ -268,14 +278,21 @@ class Ladder:
             log.exception("call_raised")
             raise InternalFault(f"{type(error).__name__}: see the worker's log") from error
 
-    async def _enter(self, model: str, tokens: int) -> tuple[Passes, Passage]:
-        # Who waits at a gate is not in line, so that a model which is held leaves all to the others.
+    async def _enter(self, prompt: Prompt, tokens: Tokens) -> tuple[Passes, Passage, Money]:
+        # Who waits at a gate is not in line, so that a model which is held leaves all to the others;
+        # nor is who waits for money, so that a budget which is refused takes nothing of the limit.
         while True:
-            passes = await self._gates.pass_through(model)
-            passage = await self._turnstile.enter(model, tokens)
+            passes = await self._gates.pass_through(prompt.model)
+            money = await self._purse.reserve(prompt.paying_run, prompt.model, tokens)
+            try:
+                passage = await self._turnstile.enter(prompt.model, tokens.total)
+            except BaseException:
+                money.give_back()
+                raise
             if self._gates.honour(passes):
-                return passes, passage
+                return passes, passage, money
             passage.give_back()
+            money.give_back()
 
 
 def _total(usage: Usage) -> int:

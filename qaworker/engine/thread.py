@@ -59,6 +59,10 @@ class EngineThread:
         """See :attr:`Engine.admits`."""
         return self._engine.admits
 
+    def is_held(self, run_id: str) -> bool:
+        """Whether nobody is to call for a run; what has no outcome is left to its client."""
+        return run_id in self._engine.held_runs
+
     @property
     def calls_in_flight(self) -> int:
         """Calls on the wire now."""

@@ -1,20 +1,25 @@
 -- Keeps the budget of one run: what is spent, and what is reserved for calls under way.
 --
--- One call does all there is to do, in this order: raise the budget, charge reservations that nobody
+-- One call does all there is to do, in this order: set the budget, charge reservations that nobody
 -- settled in time, apply settlements, grant reservations while spent + reserved + asked <= budget.
+-- What was charged so is corrected when it is settled after all.
 --
 -- KEYS[1] -> the run's budget (Hash): budget, spent, reserved; in micro-dollars
 -- KEYS[2] -> its open reservations (Sorted set): "id:micros" -> when it expires, in server seconds
--- ARGV[1] -> the budget is at least this; -1 leaves it
+-- KEYS[3] -> reservations that were charged in full (Set): "id:micros"
+-- ARGV[1] -> the budget; -1 leaves it
 -- ARGV[2] -> at least this is spent
 -- ARGV[3] -> seconds a reservation stays open
--- ARGV[4] -> seconds both keys are kept
+-- ARGV[4] -> seconds the keys are kept
 -- ARGV[5] -> number of settlements n
 -- ARGV[6] ... ARGV[5 + 2n] -> each settlement: "id:micros", and what was really spent
 -- ARGV[6 + 2n] ... -> reservations to grant, "id:micros"
 -- Output: budget (-1: none is set), spent, reserved, how many of the reservations are granted
 local stored = redis.call("HMGET", KEYS[1], "budget", "spent", "reserved")
-local budget = math.max(tonumber(stored[1] or -1), tonumber(ARGV[1]))
+local budget = tonumber(ARGV[1])
+if budget < 0 then
+  budget = tonumber(stored[1] or -1)
+end
 if budget < 0 then
   return { -1, 0, 0, 0 }
 end
@@ -26,21 +31,24 @@ local function micros_of(reservation)
   return tonumber(string.match(reservation, ":(%d+)$"))
 end
 
--- A second settlement of a reservation, or one of a reservation that was charged, is nothing.
-local function close(reservation, micros)
+-- A second settlement of a reservation is nothing.
+local function settle(reservation, micros)
   if redis.call("ZREM", KEYS[2], reservation) == 1 then
     reserved = reserved - micros_of(reservation)
     spent = spent + micros
+  elseif redis.call("SREM", KEYS[3], reservation) == 1 then
+    spent = spent - micros_of(reservation) + micros
   end
 end
 
 for _, reservation in ipairs(redis.call("ZRANGE", KEYS[2], "-inf", now, "BYSCORE")) do
-  close(reservation, micros_of(reservation))
+  settle(reservation, micros_of(reservation))
+  redis.call("SADD", KEYS[3], reservation)
 end
 
 local first_asked = 6 + 2 * tonumber(ARGV[5])
 for place = 6, first_asked - 1, 2 do
-  close(ARGV[place], tonumber(ARGV[place + 1]))
+  settle(ARGV[place], tonumber(ARGV[place + 1]))
 end
 
 local granted = 0
@@ -63,4 +71,5 @@ end
 redis.call("HSET", KEYS[1], "budget", digits(budget), "spent", digits(spent), "reserved", digits(reserved))
 redis.call("EXPIRE", KEYS[1], ARGV[4])
 redis.call("EXPIRE", KEYS[2], ARGV[4])
+redis.call("EXPIRE", KEYS[3], ARGV[4])
 return { budget, spent, reserved, granted }

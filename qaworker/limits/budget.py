@@ -25,8 +25,8 @@ from redis.asyncio import Redis as AsyncRedis
 from qaworker import keys
 from qaworker.limits.faults import store_errors
 
-# Longer than a call, and an outage of Redis that its worker sits out. Open or charged, a reservation
-# keeps others out; but only once it is charged it is known that nothing of it will be free again.
+# Longer than a call and what it waits for the limiter. Open or charged, a reservation keeps others
+# out; but only once it is charged nobody waits any more for what may be free of it.
 OPEN_FOR: Final = timedelta(minutes=10)
 _LEAVE: Final = -1
 
@@ -113,7 +113,7 @@ class Budgets:
 def open_budget(
     redis: Redis, run_id: str, budget_micros: int, *, spent_micros: int, keep: timedelta
 ) -> State:
-    """Set the budget of a run, or raise it; a smaller one changes nothing.
+    """Set the budget of a run; below what is spent and reserved, it grants nothing.
 
     Args:
         redis: that the workers use.
@@ -145,7 +145,7 @@ def _source() -> str:
 
 
 def _keys(run_id: str) -> list[str]:
-    return [keys.budget(run_id), keys.budget_reservations(run_id)]
+    return [keys.budget(run_id), keys.budget_reservations(run_id), keys.budget_charged(run_id)]
 
 
 def _arguments(

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from functools import cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from qaworker.llm import prompts
 from qaworker.llm.request import output_cap
@@ -18,6 +18,18 @@ from qaworker.models import Chunk, GenerationConfig, Language, Usage
 _BYTES_PER_TOKEN: Final = 3
 # The sentence that says what was wrong with the last answer.
 _REPAIR_TOKENS: Final = 80
+
+
+class Tokens(NamedTuple):
+    """What a call takes of the provider's limit when it is admitted."""
+
+    input: int
+    output_cap: int
+
+    @property
+    def total(self) -> int:
+        """Both: what the provider counts."""
+        return self.input + self.output_cap
 
 
 class Estimates:
@@ -38,13 +50,14 @@ class Estimates:
         *,
         cap_factor: float = 1.0,
         repair: str | None = None,
-    ) -> int:
-        """Prompt and output cap of a request, which is what the provider counts when it admits it."""
+    ) -> Tokens:
+        """Prompt and output cap of a request."""
         kind = chunks[0].language, len(chunks)
         around = self._around.get(kind)
         prompt = sum(map(_tokens, chunks)) + (_first_guess(*kind) if around is None else around)
         more = _REPAIR_TOKENS if repair is not None else 0
-        return max(0, prompt) + more + output_cap(chunks, config, model, cap_factor=cap_factor)
+        cap = output_cap(chunks, config, model, cap_factor=cap_factor)
+        return Tokens(max(0, prompt) + more, cap)
 
     def learn(self, chunks: Sequence[Chunk], usage: Usage) -> None:
         """Take what the provider counted for a prompt of these chunks, which was not a repair."""

@@ -12,7 +12,7 @@ from qaworker.errors import AnswerInvalid, Reported
 from qaworker.llm import faults
 from qaworker.llm.acceptance import accept
 from qaworker.llm.completions import read_completion
-from qaworker.llm.estimates import Estimates
+from qaworker.llm.estimates import Estimates, Tokens
 from qaworker.llm.rate_headers import reported
 from qaworker.llm.request import request_body
 from qaworker.llm.schema import parse_pairs
@@ -48,7 +48,7 @@ class Generator:
         *,
         cap_factor: float = 1.0,
         repair: str | None = None,
-    ) -> int:
+    ) -> Tokens:
         """What the call that :meth:`ask` would make takes of the provider's limit."""
         return self._estimates.tokens(chunks, config, model, cap_factor=cap_factor, repair=repair)
 

@@ -20,6 +20,9 @@ from qaworker.models import Usage, Value
 _OWN_PREFIX = "openai/"
 _DATE = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 
+MICROS = 1_000_000
+"""Of a dollar."""
+
 _Dollars = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -104,6 +107,13 @@ def most_micros(input_tokens: int, output_cap: int, price: Price) -> int:
     """What a call costs at most, in micro-dollars: nothing cached, and an answer as long as allowed."""
     dearest = max(price.fresh_input, price.cached_input)
     return math.ceil(input_tokens * dearest + output_cap * price.output)
+
+
+def dollars(micros: int) -> str:
+    """Micro-dollars for a person, rounded up: to cents, and small sums to hundredths of a cent."""
+    places = 2 if micros >= MICROS else 4
+    unit = MICROS // 10**places
+    return f"${math.ceil(micros / unit) * unit / MICROS:,.{places}f}"
 
 
 @cache

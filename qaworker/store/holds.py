@@ -18,6 +18,10 @@ from qaworker import keys, logs
 from qaworker.store.connections import store_errors
 
 OPERATOR: Final = "operator"
+BUDGET: Final = "budget"
+"""Why a run is held whose budget is spent."""
+UNPRICED: Final = "price_unknown"
+"""Why a run is held whose budget nobody can reckon with."""
 PROBE_EVERY: Final = timedelta(seconds=15)
 LONGEST_DETAIL: Final = 300
 
@@ -79,6 +83,7 @@ end
 return redis.call("HDEL", KEYS[1], ARGV[1])
 """
 
+_RUN: Final = "run:"
 _ACCOUNT: Final = re.compile(r"@[0-9a-f]{8}$")
 
 
@@ -116,7 +121,12 @@ def model_scope(account: str, model: str) -> str:
 
 def run_scope(run_id: str) -> str:
     """All calls of one run."""
-    return f"run:{run_id}"
+    return f"{_RUN}{run_id}"
+
+
+def run_of(scope: str) -> str:
+    """The run of a scope; empty when it is another's."""
+    return scope.removeprefix(_RUN) if scope.startswith(_RUN) else ""
 
 
 def parse_scope(text: str, account: str) -> str:
@@ -159,6 +169,13 @@ def release(redis: Redis, scope: str) -> bool:
     """Release a scope, whoever holds it; returns whether it was held. Raises StoreUnavailable."""
     with store_errors():
         return bool(redis.hdel(keys.holds(), scope))
+
+
+def hold_of(redis: Any, scope: str) -> Hold | None:
+    """The hold of a scope, if there is one. Raises StoreUnavailable."""
+    with store_errors():
+        blob = redis.hget(keys.holds(), scope)
+    return None if blob is None else Hold.model_validate_json(blob)
 
 
 def holds(redis: Any) -> list[Hold]:

@@ -166,8 +166,22 @@ def test_what_nobody_settles_is_charged_in_full(redis_url: str, redis_client: Re
     wait_until(
         lambda: opened(redis_client, 100) == State(100, 40, 0), WAIT_S, "the reservation to expire"
     )
-    late = Settlement(dead.reservations[0], 1)
-    assert with_budgets(redis_url, lambda budgets: budgets.settle(RUN, [late])) == State(100, 40, 0)
+
+
+def test_what_was_charged_in_full_is_corrected_when_it_is_settled_after_all(
+    redis_url: str, redis_client: Redis
+) -> None:
+    opened(redis_client, 100)
+    slow = with_budgets(
+        redis_url, lambda budgets: budgets.reserve(RUN, [40]), open_for=timedelta(seconds=1)
+    )
+    wait_until(
+        lambda: opened(redis_client, 100) == State(100, 40, 0), WAIT_S, "the reservation to expire"
+    )
+    late = Settlement(slow.reservations[0], 1)
+    for _ in range(2):
+        settled = with_budgets(redis_url, lambda budgets: budgets.settle(RUN, [late]))
+        assert settled == State(100, 1, 0)
 
 
 def test_going_on_with_a_larger_budget_loses_nothing(redis_url: str, redis_client: Redis) -> None:
@@ -176,7 +190,15 @@ def test_going_on_with_a_larger_budget_loses_nothing(redis_url: str, redis_clien
     settled = Settlement(granted.reservations[0], 55)
     with_budgets(redis_url, lambda budgets: budgets.settle(RUN, [settled]))
     assert opened(redis_client, 300, spent=20) == State(300, 55, 30)
-    assert opened(redis_client, 200) == State(300, 55, 30)
+
+
+def test_a_budget_can_be_lowered(redis_url: str, redis_client: Redis) -> None:
+    opened(redis_client, 300)
+    granted = with_budgets(redis_url, lambda budgets: budgets.reserve(RUN, [100, 100]))
+    assert opened(redis_client, 150) == State(150, 0, 200)
+    settled = [Settlement(one, 60) for one in granted.reservations]
+    more = with_budgets(redis_url, lambda budgets: budgets.reserve(RUN, [30, 1], settled))
+    assert more.state == State(150, 120, 30)
 
 
 @pytest.mark.parametrize("spent", [0, 70])

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 from qaworker.engine.batches import Batch, parse_batch
 from qaworker.engine.engine import Shared
 from qaworker.engine.gate import Gates
+from qaworker.engine.held_runs import HeldRuns
 from qaworker.engine.holding import Holding
-from qaworker.errors import StoreUnavailable
+from qaworker.engine.purse import Purse
+from qaworker.errors import ConfigError, StoreUnavailable
+from qaworker.limits.budget import Granted, State
+from qaworker.limits.budget import Settlement as BudgetSettlement
 from qaworker.limits.limiter import Exchanged, Grant, Settlement
+from qaworker.llm.estimates import Tokens
 from qaworker.llm.generator import Answer
+from qaworker.llm.prices import Price
 from qaworker.models import Chunk, GenerationConfig, Language, Outcome, QAPair, Usage
 from qaworker.store.holds import Hold
 from qaworker.store.outcomes import CLAIM_TTL, Claims, Notice, OutcomeStore, Spent, settles
@@ -42,6 +49,11 @@ def batch(
 ) -> Batch:
     config = GenerationConfig(batch_chunks=batch_chunks)
     return parse_batch(chunks, config, model, run_id=run_id, task_id=f"task-of-{run_id}")
+
+
+def budgeted(made: Batch) -> Batch:
+    """The same, of a run that has a budget."""
+    return replace(made, is_budgeted=True)
 
 
 def pair(of: Chunk) -> QAPair:
@@ -98,8 +110,8 @@ class FakeGenerator:
         *,
         cap_factor: float = 1.0,
         repair: str | None = None,  # noqa: ARG002
-    ) -> int:
-        return round(100 * len(chunks) * cap_factor)
+    ) -> Tokens:
+        return Tokens(0, round(100 * len(chunks) * cap_factor))
 
     async def ask(
         self,
@@ -217,9 +229,62 @@ async def keeping(gates: Gates, holds: FakeHolds) -> AsyncIterator[None]:
     await asyncio.wait([task])
 
 
-def shared(holds: FakeHolds | None = None) -> Shared:
+class FakeBudgets:
+    """Budgets in micro-dollars, as the script keeps them; none expires."""
+
+    def __init__(self, **budgets: int) -> None:
+        self.budget: dict[str, int] = dict(budgets)
+        self.spent: Counter[str] = Counter()
+        self.open: dict[str, tuple[str, int]] = {}
+        """Reservation -> its run and micro-dollars."""
+        self.trips = 0
+        self.is_away = False
+        self._numbers = count()
+
+    def state(self, run_id: str) -> State:
+        reserved = sum(micros for run, micros in self.open.values() if run == run_id)
+        return State(self.budget.get(run_id), self.spent[run_id], reserved)
+
+    async def reserve(
+        self, run_id: str, micros: Sequence[int], settled: Sequence[BudgetSettlement] = ()
+    ) -> Granted:
+        await asyncio.sleep(0.001)
+        self.trips += 1
+        if self.is_away:
+            raise StoreUnavailable
+        for one in settled:
+            if self.open.pop(one.reservation, None) is not None:
+                self.spent[run_id] += one.micros
+        granted: list[str] = []
+        for amount in micros:
+            state = self.state(run_id)
+            free = (state.budget_micros or 0) - state.spent_micros - state.reserved_micros
+            if state.budget_micros is None or amount > free:
+                break
+            granted.append(str(next(self._numbers)))
+            self.open[granted[-1]] = (run_id, amount)
+        return Granted(tuple(granted), self.state(run_id))
+
+
+PRICE = Price.model_validate({"input": 1, "output": 10})
+
+
+def price(model: str) -> Price:
+    """Of any model but one."""
+    if model == "unpriced":
+        raise ConfigError("the price of unpriced is not known")
+    return PRICE
+
+
+def purse() -> Purse:
+    """For calls that no budget bounds."""
+    holds = FakeHolds()
+    return Purse(FakeBudgets(), holds, HeldRuns(holds.holds, lambda _: None), price)
+
+
+def shared(holds: FakeHolds | None = None, budgets: FakeBudgets | None = None) -> Shared:
     """What engines share, with limits for nobody."""
-    return Shared(ACCOUNT, FakeLimiter(), holds or FakeHolds())
+    return Shared(ACCOUNT, FakeLimiter(), holds or FakeHolds(), budgets or FakeBudgets(), price)
 
 
 @dataclass

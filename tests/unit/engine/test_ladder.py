@@ -31,6 +31,7 @@ from tests.unit.engine.fakes import (
     batch,
     chunk,
     keeping,
+    purse,
     replies,
 )
 
@@ -44,7 +45,7 @@ def prompt_of(language: Language = "en") -> Prompt:
 
 def ladder_on(generator: FakeGenerator, *, gates: Gates | None = None, slots: int = 4) -> Ladder:
     turnstile = Turnstile(FakeLimiter(), calls_in_flight=slots)
-    return Ladder(generator, gates or Gates(), turnstile, call_timeout_s=CALL_TIMEOUT_S)
+    return Ladder(generator, gates or Gates(), turnstile, purse(), call_timeout_s=CALL_TIMEOUT_S)
 
 
 async def asked(generator: FakeGenerator, prompt: Prompt) -> Answer:
