@@ -11,7 +11,7 @@ from kombu import Connection, Queue
 from redis import Redis
 
 from qaworker import app as app_module
-from qaworker import consumer, keys
+from qaworker import consumer, keys, quarantine
 from qaworker.app import configuration
 from qaworker.consumer import Pulse
 from qaworker.settings import Settings
@@ -25,7 +25,7 @@ def pulse(monkeypatch: pytest.MonkeyPatch) -> Pulse:
     monkeypatch.setattr(consumer, "pulse", pulse)
     monkeypatch.setattr(app_module, "pulse", pulse)
     # Whether it is a task of ours is another's question.
-    monkeypatch.setattr(app_module.quarantine, "check", lambda *_: None)
+    monkeypatch.setattr(quarantine, "check", lambda *_: None)
     return pulse
 
 
