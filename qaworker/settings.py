@@ -166,6 +166,12 @@ class Settings(BaseSettings):
         description="JSON with prices to add or to correct, in dollars per million tokens:"
         ' `{"models": {"NAME": {"input": 0.25, "cached_input": 0.025, "output": 2}}}`',
     )
+    confirm_usd: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        10.0,
+        validation_alias="QAWORKER_CONFIRM_USD",
+        description="dollars beyond which `generate` and `submit` ask in a terminal before they"
+        " send, unless `--yes` or `--budget` is given",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", validation_alias="QAWORKER_LOG_LEVEL", description="least level that is logged"
     )

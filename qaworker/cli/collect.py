@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from qaworker import logs, settings
-from qaworker.cli import progress, runs
+from qaworker.cli import progress, runs, spending
 from qaworker.errors import ConfigError, ExitCode
 from qaworker.store.ledger import Ledger
 
@@ -20,9 +20,12 @@ from qaworker.store.ledger import Ledger
 @click.option(
     "--timeout", type=click.FloatRange(0), help="Seconds to wait.  [default: as long as it takes]"
 )
+@spending.budget_option
 @click.option("--json", "as_json", is_flag=True, help="Print the summary on standard output.")
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens.")
-def command(*, run_dir: Path, timeout: float | None, as_json: bool, verbose: bool) -> int:
+def command(
+    *, run_dir: Path, timeout: float | None, budget: int | None, as_json: bool, verbose: bool
+) -> int:
     """Wait until every chunk of the run in RUN_DIR has an outcome, then export its pairs."""
     started_at = time.monotonic()
     values = settings.load()
@@ -35,7 +38,8 @@ def command(*, run_dir: Path, timeout: float | None, as_json: bool, verbose: boo
         redis = stack.enter_context(runs.outcomes_redis(values))
         broker = stack.enter_context(runs.queue_redis(values))
         runs.tell_workers(console, redis, None)
-        driver = runs.queue_driver(ledger, redis, broker, values.ready_tasks)
+        limit = spending.open_budget(values, ledger, redis, budget)
+        driver = runs.queue_driver(ledger, redis, broker, limit, ready_tasks=values.ready_tasks)
         held = partial(runs.held, redis)
         code = runs.drive(console, driver, ledger, held=held, timeout_s=timeout)
         if code is not ExitCode.OK:

@@ -10,10 +10,11 @@ from typing import Any
 import click
 
 from qaworker import logs, settings
-from qaworker.cli import progress, runs
+from qaworker.cli import progress, runs, spending
 from qaworker.cli.request import read_request, request_options
 from qaworker.client.intake import prepare
 from qaworker.errors import ExitCode
+from qaworker.store import heartbeats
 
 
 @click.command("generate")
@@ -24,10 +25,19 @@ from qaworker.errors import ExitCode
 @click.option(
     "--celery-workers", type=click.IntRange(1), help="Say so when fewer worker processes answer."
 )
+@spending.budget_option
+@spending.yes_option
 @click.option("--json", "as_json", is_flag=True, help="Print the summary on standard output.")
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens.")
 def command(
-    *, use_celery: bool, celery_workers: int | None, as_json: bool, verbose: bool, **options: Any
+    *,
+    use_celery: bool,
+    celery_workers: int | None,
+    budget: int | None,
+    yes: bool,
+    as_json: bool,
+    verbose: bool,
+    **options: Any,
 ) -> int:
     """Turn a dataset into question/answer pairs.
 
@@ -40,18 +50,24 @@ def command(
     request, directory = read_request(values, options)
     if not use_celery:
         values.require_api_key()
+    spending.check(values, request.model, budget)
     console = progress.console()
     with ExitStack() as stack:
         redis = stack.enter_context(runs.outcomes_redis(values))
         broker = stack.enter_context(runs.queue_redis(values)) if use_celery else None
         with progress.reading(console) as on_document:
             ledger = stack.enter_context(prepare(request, directory, on_document=on_document))
+        processes = max(1, len(heartbeats.living(redis))) if use_celery else 1
+        plan = spending.plan_of(console, values, request, ledger, redis, processes)
+        is_confirmed = yes or (budget or ledger.budget_micros) is not None
+        spending.confirm(console, values, plan, is_confirmed=is_confirmed)
+        limit = spending.open_budget(values, ledger, redis, budget)
         if broker is not None:
             runs.tell_workers(console, redis, celery_workers)
-            driver = runs.queue_driver(ledger, redis, broker, values.ready_tasks)
+            driver = runs.queue_driver(ledger, redis, broker, limit, ready_tasks=values.ready_tasks)
             code = runs.drive(console, driver, ledger, held=partial(runs.held, redis))
         else:
-            driver = stack.enter_context(runs.local_driver(values, ledger, redis))
+            driver = stack.enter_context(runs.local_driver(values, ledger, redis, limit))
             code = runs.drive(console, driver, ledger)
         if code is not ExitCode.OK:
             return code

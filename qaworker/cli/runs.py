@@ -14,6 +14,7 @@ from redis import Redis
 from rich.console import Console
 
 from qaworker.cli import progress
+from qaworker.client.budget import Budget
 from qaworker.client.driver import CHUNKS_PER_TASK, Driver
 from qaworker.client.senders import QUEUE_OF, QueueSender, Sender
 from qaworker.errors import ExitCode, StoreUnavailable
@@ -47,22 +48,27 @@ def queue_redis(settings: Settings) -> Iterator[Redis]:
         yield broker
 
 
-def queue_driver(ledger: Ledger, redis: Redis, broker: Redis, ready_tasks: int | None) -> Driver:
+def queue_driver(
+    ledger: Ledger, redis: Redis, broker: Redis, budget: Budget, *, ready_tasks: int | None
+) -> Driver:
     """A driver that sends to the workers' queue and keeps so many tasks ready, or sends all."""
     reader = OutcomeReader(redis)
     queue = QUEUE_OF[ledger.description["priority"]]
-    return _driver(ledger, reader, QueueSender(broker, reader, queue, ready_tasks=ready_tasks))
+    sender = QueueSender(broker, reader, queue, ready_tasks=ready_tasks)
+    return _driver(ledger, reader, sender, budget)
 
 
 @contextmanager
-def local_driver(settings: Settings, ledger: Ledger, redis: Redis) -> Iterator[Driver]:
+def local_driver(
+    settings: Settings, ledger: Ledger, redis: Redis, budget: Budget
+) -> Iterator[Driver]:
     """A driver that sends to an engine in this process, which is drained at the end."""
     from qaworker.client.local import LocalSender
     from qaworker.engine.thread import EngineThread
     from qaworker.runtime import open_engine
 
     # What an earlier process had in hand is lost with it: there is no queue to wait for.
-    ledger.mark_waiting([digest for digest, _ in ledger.sent()])
+    ledger.mark_all_waiting()
     engine = EngineThread(partial(open_engine, settings))
     engine.start()
     # Twice what can be on the wire, so that slow answers leave no slot empty.
@@ -70,17 +76,18 @@ def local_driver(settings: Settings, ledger: Ledger, redis: Redis) -> Iterator[D
     calls = CHUNKS_PER_TASK // config.batch_chunks
     sender = LocalSender(engine, batches=2 * settings.calls_in_flight // calls + 1)
     try:
-        yield _driver(ledger, OutcomeReader(redis), sender)
+        yield _driver(ledger, OutcomeReader(redis), sender, budget)
     finally:
         engine.drain()
         sender.wait()
         engine.close()
 
 
-def _driver(ledger: Ledger, reader: OutcomeReader, sender: Sender) -> Driver:
+def _driver(ledger: Ledger, reader: OutcomeReader, sender: Sender, budget: Budget) -> Driver:
     made_with = ledger.description
     config = GenerationConfig.model_validate(made_with["config"])
-    return Driver(ledger, reader, sender, config=config, model=made_with["model"])
+    model = made_with["model"]
+    return Driver(ledger, reader, sender, config=config, model=model, standing=budget)
 
 
 def tell_workers(console: Console, redis: Redis, expected: int | None) -> None:

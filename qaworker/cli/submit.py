@@ -9,16 +9,19 @@ from typing import Any
 import click
 
 from qaworker import logs, settings
-from qaworker.cli import progress, runs
+from qaworker.cli import progress, runs, spending
 from qaworker.cli.request import read_request, request_options
 from qaworker.client.intake import prepare
 from qaworker.errors import ExitCode
+from qaworker.store import heartbeats
 
 
 @click.command("submit")
 @request_options
+@spending.budget_option
+@spending.yes_option
 @click.option("--json", "as_json", is_flag=True, help="Print the run as JSON.")
-def command(*, as_json: bool, **options: Any) -> int:
+def command(*, budget: int | None, yes: bool, as_json: bool, **options: Any) -> int:
     """Enqueue all of a dataset and return; prints the run directory, for `qaworker collect`.
 
     Given again, it sends only what was not sent before.
@@ -26,13 +29,19 @@ def command(*, as_json: bool, **options: Any) -> int:
     values = settings.load()
     logs.configure("warning", values.log_format)
     request, directory = read_request(values, options)
+    spending.check(values, request.model, budget)
     console = progress.console()
     with ExitStack() as stack:
         redis = stack.enter_context(runs.outcomes_redis(values))
         broker = stack.enter_context(runs.queue_redis(values))
         with progress.reading(console) as on_document:
             ledger = stack.enter_context(prepare(request, directory, on_document=on_document))
-        driver = runs.queue_driver(ledger, redis, broker, ready_tasks=None)
+        processes = max(1, len(heartbeats.living(redis)))
+        plan = spending.plan_of(console, values, request, ledger, redis, processes)
+        is_confirmed = yes or (budget or ledger.budget_micros) is not None
+        spending.confirm(console, values, plan, is_confirmed=is_confirmed)
+        limit = spending.open_budget(values, ledger, redis, budget)
+        driver = runs.queue_driver(ledger, redis, broker, limit, ready_tasks=None)
         sent = 0
         while moved := driver.send():
             sent += moved

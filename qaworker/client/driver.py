@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Final
+from typing import Final, Protocol
 
 from qaworker import logs
 from qaworker.client.senders import Sender
 from qaworker.engine.batches import Batch
-from qaworker.errors import RunCancelled, StoreUnavailable
+from qaworker.errors import RunCancelled, RunHeld, StoreUnavailable
 from qaworker.models import Chunk, GenerationConfig
 from qaworker.store.ledger import Ledger
 from qaworker.store.outcomes import OutcomeReader, settles
@@ -29,10 +29,20 @@ LOST_AFTER_S: Final = 60.0
 HEED_EVERY_S: Final = 1.0
 
 
+class Standing(Protocol):
+    """Whether a run may go on; :class:`qaworker.client.budget.Budget` in production."""
+
+    def held(self) -> RunHeld | None:
+        """Why nobody calls for it, if that is so, or StoreUnavailable."""
+
+    def renew(self) -> None:
+        """Let workers know what it may spend, or raise StoreUnavailable."""
+
+
 class Driver:
     """One run on its way; every chunk ends in the ledger with an outcome."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, all that makes a run
         self,
         ledger: Ledger,
         reader: OutcomeReader,
@@ -40,6 +50,7 @@ class Driver:
         *,
         config: GenerationConfig,
         model: str,
+        standing: Standing | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._ledger = ledger
@@ -47,6 +58,7 @@ class Driver:
         self._sender = sender
         self._config = config
         self._model = model
+        self._standing = standing
         self._clock = clock
         self._reconcile_at = 0.0
         self._heed_at = 0.0
@@ -66,6 +78,7 @@ class Driver:
         Raises:
             HaltError: the engine of this process found the account broken.
             RunCancelled: somebody cancelled the run since it began here.
+            RunHeld: its budget is spent, or an operator holds it.
         """
         give_up_at = None if timeout_s is None else self._clock() + timeout_s
         is_away = False
@@ -94,9 +107,9 @@ class Driver:
 
         Raises:
             StoreUnavailable: Redis does not answer; the next round makes up for it.
-            RunCancelled: see :meth:`run`.
+            RunCancelled, RunHeld: see :meth:`run`.
         """
-        self._heed_cancel()
+        self._heed()
         moved = self._take_done()
         if self._clock() >= self._reconcile_at:
             began_at = self._clock()
@@ -111,7 +124,7 @@ class Driver:
 
         Raises as :meth:`step`.
         """
-        self._heed_cancel()
+        self._heed()
         room = self._sender.room()
         moved = 0
         while room > 0 and (rows := self._ledger.waiting(room * self._chunks_per_task)):
@@ -125,12 +138,20 @@ class Driver:
         now = self._clock()
         self._ledger.mark_sent([digest for _, digest in rows], now)
         tasks = 0
+        is_budgeted = self._ledger.budget_micros is not None
         for start in range(0, len(rows), self._chunks_per_task):
             part = rows[start : start + self._chunks_per_task]
             chunks, digests = zip(*part, strict=True)
-            batch = Batch(chunks, digests, self._config, self._model, self._ledger.run_id)
+            batch = Batch(
+                chunks,
+                digests,
+                self._config,
+                self._model,
+                self._ledger.run_id,
+                is_budgeted=is_budgeted,
+            )
             try:
-                self._heed_cancel()
+                self._heed()
                 self._sender.send(batch, now)
             except StoreUnavailable:
                 # This batch may have been sent; those behind it were not.
@@ -140,8 +161,8 @@ class Driver:
             tasks += 1
         return tasks
 
-    def _heed_cancel(self) -> None:
-        """End the run when it was cancelled since it began here."""
+    def _heed(self) -> None:
+        """End the run when it was cancelled since it began here, or is held."""
         now = self._clock()
         if now < self._heed_at:
             return
@@ -151,6 +172,12 @@ class Driver:
         elif cancelled_at > self._cancelled_at:
             raise RunCancelled("the run was cancelled: the same command goes on")
         self._cancelled_at = cancelled_at
+        if self._standing is not None and (held := self._standing.held()) is not None:
+            while self._take_done():
+                pass
+            # Workers leave it to us: the same command sends it at once.
+            self._ledger.mark_all_waiting()
+            raise held
         self._heed_at = now + HEED_EVERY_S
 
     def _send_again(self, *, sent_until: float) -> None:
@@ -202,6 +229,8 @@ class Driver:
     def _reconcile(self) -> None:
         """Find dead chunks sent again, outcomes whose notice got lost, chunks whose message did."""
         self._reopen()
+        if self._standing is not None:
+            self._standing.renew()
         lost_before = self._clock() - LOST_AFTER_S
         sent = iter(self._ledger.sent())
         while page := list(islice(sent, NOTICES_AT_ONCE)):

@@ -106,6 +106,16 @@ class Ledger:
             raise ConfigError(f"this run was {difference}: give another --output")
 
     @property
+    def budget_micros(self) -> int | None:
+        """Micro-dollars the run may cost; None when nobody said."""
+        stored = self._read("budget_micros")
+        return None if stored is None else int(stored)
+
+    def set_budget(self, micros: int) -> None:
+        """Say what the run may cost."""
+        self._write("budget_micros", str(micros))
+
+    @property
     def filled(self) -> bool:
         """Whether all chunks are in."""
         return self._read("totals") is not None
@@ -157,6 +167,17 @@ class Ledger:
         )
         return [(unpack_chunk(body), digest) for body, digest in rows]
 
+    def unsettled(self) -> Iterator[tuple[Chunk, str]]:
+        """All chunks without an outcome with their digests, in document order, each digest once."""
+        last = 0
+        while rows := self._database.query(
+            "SELECT body, digest, seq FROM digest JOIN chunk USING (seq)"
+            " WHERE state IN ('waiting', 'sent') AND seq > ? ORDER BY seq LIMIT ?",
+            (last, _SENT_ROWS),
+        ):
+            for body, digest, last in rows:  # noqa: B007 - the next page begins after the last
+                yield unpack_chunk(body), digest
+
     def by_digests(self, digests: Iterable[str]) -> list[tuple[Chunk, str]]:
         """The chunks to send for some digests; unknown ones are left out."""
         found = []
@@ -191,6 +212,13 @@ class Ledger:
                 "UPDATE digest SET state = 'waiting', sent_at = NULL"
                 " WHERE digest = ? AND state = 'sent'",
                 ((digest,) for digest in digests),
+            )
+
+    def mark_all_waiting(self) -> None:
+        """Take back :meth:`mark_sent` of all that has no outcome."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                "UPDATE digest SET state = 'waiting', sent_at = NULL WHERE state = 'sent'"
             )
 
     def reopen(self, sent: Iterable[tuple[str, float]]) -> int:

@@ -1,0 +1,122 @@
+"""A run's budget on its client's side: in the ledger for good, and open in Redis for all workers."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import islice
+
+from redis import Redis
+
+from qaworker.client import cancelling
+from qaworker.client.driver import NOTICES_AT_ONCE
+from qaworker.errors import ConfigError, RunHeld
+from qaworker.limits.budget import State, open_budget, state
+from qaworker.llm.prices import Price, cost_micros, dollars
+from qaworker.store.holds import BUDGET, UNPRICED, Hold, hold_of, release, run_scope
+from qaworker.store.ledger import Ledger
+from qaworker.store.outcomes import OutcomeReader
+
+
+class Budget:
+    """Of one run, which may have none; every method raises StoreUnavailable."""
+
+    def __init__(
+        self, redis: Redis, ledger: Ledger, price: Price | None, *, keep: timedelta
+    ) -> None:
+        """Prepare for a run.
+
+        Args:
+            redis: that the workers use.
+            ledger: of the run.
+            price: of its model; None where it has no budget, and gets none.
+            keep: how long a budget outlives its last call.
+        """
+        self._redis = redis
+        self._ledger = ledger
+        self._price = price
+        self._keep = keep
+        self._scope = run_scope(ledger.run_id)
+
+    def set(self, micros: int, broker: Redis) -> None:
+        """Give the run a budget, or another one; a larger one releases it.
+
+        Args:
+            micros: for all of the run, from its beginning.
+            broker: of the queue, where chunks may wait that were sent without a budget.
+
+        Raises:
+            ConfigError: more is spent already, or chunks are under way without a budget.
+        """
+        before = state(self._redis, self._ledger.run_id)
+        spent_micros = max(self._spent_micros(), before.spent_micros)
+        if micros < spent_micros:
+            raise ConfigError(
+                f"the run has spent {dollars(spent_micros)} already: give a larger --budget"
+            )
+        if self._ledger.budget_micros is None and self._is_under_way(broker):
+            raise ConfigError(
+                "chunks of this run are under way without a budget: take them back with"
+                " `qaworker cancel`; once workers have ended what they hold, the same command goes on"
+            )
+        self._ledger.set_budget(micros)
+        self._open(micros)
+        # After the budget: see Purse._hold_if_spent.
+        if before.budget_micros is None or micros > before.budget_micros:
+            self._release(BUDGET)
+
+    def resume(self) -> None:
+        """Open the budget the run was given, if any, as a command begins."""
+        self.renew()
+        # Workers that still have no price hold it again.
+        self._release(UNPRICED)
+
+    def renew(self) -> None:
+        """Open the budget again that Redis may have lost."""
+        if self._ledger.budget_micros is not None:
+            self._open(self._ledger.budget_micros)
+
+    def held(self) -> RunHeld | None:
+        """Why nobody calls for the run, if that is so, and what to do about it."""
+        hold = hold_of(self._redis, self._scope)
+        return None if hold is None else RunHeld(self._told(hold))
+
+    def _told(self, hold: Hold) -> str:
+        if hold.is_operators or hold.reason not in {BUDGET, UNPRICED}:
+            return (
+                f"the run is held ({hold.reason}): after `qaworker hold release {hold.scope}`"
+                " the same command goes on"
+            )
+        if hold.reason == UNPRICED:
+            return f"the run is held: {hold.detail}; then the same command goes on"
+        now = state(self._redis, self._ledger.run_id)
+        return (
+            f"the budget of {dollars(now.budget_micros or 0)} is spent"
+            f" ({dollars(now.spent_micros)}): the same command with a larger --budget goes on"
+        )
+
+    def _open(self, micros: int) -> State:
+        run_id, spent_micros = self._ledger.run_id, self._spent_micros()
+        return open_budget(self._redis, run_id, micros, spent_micros=spent_micros, keep=self._keep)
+
+    def _spent_micros(self) -> int:
+        """What the ledger knows of."""
+        if self._price is None:
+            raise ValueError("a budget needs a price")
+        return cost_micros(self._ledger.counts().usage, self._price)
+
+    def _release(self, reason: str) -> None:
+        hold = hold_of(self._redis, self._scope)
+        if hold is not None and hold.reason == reason and not hold.is_operators:
+            release(self._redis, self._scope)
+            # Workers left all of it to this client.
+            self._ledger.mark_all_waiting()
+
+    def _is_under_way(self, broker: Redis) -> bool:
+        reader = OutcomeReader(self._redis)
+        sent = (digest for digest, _ in self._ledger.sent())
+        is_sent = False
+        while page := list(islice(sent, NOTICES_AT_ONCE)):
+            is_sent = True
+            if reader.claimed(page):
+                return True
+        return is_sent and bool(cancelling.waiting(broker, self._ledger.run_id).messages)
