@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,13 @@ def test_a_message_holds_what_a_worker_needs(redis_client: Redis, language: Lang
     assert headers[SENT_HEADER] == 1_000_000.5
     assert TEXTS[language] not in json.dumps(headers, ensure_ascii=False)
     assert "記事" not in json.dumps(message, ensure_ascii=False)
+
+
+def test_only_the_messages_of_a_run_with_a_budget_say_so(redis_client: Redis) -> None:
+    for is_budgeted in (False, True):
+        publish(replace(batch(), is_budgeted=is_budgeted), QUEUE, 1.0)
+    told = [message["headers"].get("qaworker_budget") for message in messages(redis_client)]
+    assert told == [None, True]
 
 
 @pytest.mark.parametrize(

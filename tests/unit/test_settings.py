@@ -33,6 +33,7 @@ VALUES: dict[str, tuple[str, str, object]] = {
     "QAWORKER_TPM": ("tpm", "0", 0.0),
     "QAWORKER_LIMITS_FILE": ("limits_file", "/srv/limits.json", Path("/srv/limits.json")),
     "QAWORKER_PRICES_FILE": ("prices_file", "/srv/prices.json", Path("/srv/prices.json")),
+    "QAWORKER_CONFIRM_USD": ("confirm_usd", "2.5", 2.5),
     "QAWORKER_LOG_LEVEL": ("log_level", "debug", "debug"),
     "QAWORKER_LOG_FORMAT": ("log_format", "json", "json"),
 }

@@ -159,7 +159,7 @@ def test_clients_that_race_never_exceed_it(
 
 def test_what_nobody_settles_is_charged_in_full(redis_url: str, redis_client: Redis) -> None:
     opened(redis_client, 100)
-    dead = with_budgets(
+    with_budgets(
         redis_url, lambda budgets: budgets.reserve(RUN, [40]), open_for=timedelta(seconds=1)
     )
     assert state(redis_client, RUN) == State(100, 0, 40)

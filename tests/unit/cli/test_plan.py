@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from qaworker.cli.plan import dollars, page, plan_line
+from qaworker.cli.plan import page, plan_line
 from qaworker.client.planning import Plan, Terms
 from qaworker.limits.rates import Rates
-from qaworker.llm.prices import price_of
+from qaworker.llm.prices import dollars, price_of
 from qaworker.models import GenerationConfig
 from tests.support.commands import Run
 

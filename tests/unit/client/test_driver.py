@@ -15,7 +15,7 @@ from qaworker.client.driver import (
     Driver,
 )
 from qaworker.engine.batches import Batch
-from qaworker.errors import RunCancelled, StoreUnavailable
+from qaworker.errors import RunCancelled, RunHeld, StoreUnavailable
 from qaworker.models import Chunk, GenerationConfig, Language, Outcome, OutcomeKind
 from qaworker.store.ledger import Ledger
 from qaworker.store.outcomes import OutcomeReader
@@ -560,3 +560,83 @@ def test_a_requeued_chunk_whose_message_is_nowhere_is_sent_at_once(
     clock.sleep(RECONCILE_EVERY_S)
     driver.step()
     assert workers.sent_digests == ["d0", "d0"]
+
+
+class FakeStanding:
+    """Held when the test says so."""
+
+    def __init__(self) -> None:
+        self.why = ""
+        self.renewals = 0
+
+    def held(self) -> RunHeld | None:
+        return RunHeld(self.why) if self.why else None
+
+    def renew(self) -> None:
+        self.renewals += 1
+
+
+def standing_driver(
+    ledger: Ledger, workers: Workers, clock: Clock, standing: FakeStanding
+) -> Driver:
+    return Driver(
+        ledger,
+        workers,
+        workers,
+        config=GenerationConfig(),
+        model="gpt-5-mini",
+        standing=standing,
+        clock=clock,
+    )
+
+
+def test_a_run_that_is_held_takes_what_is_done_and_lets_all_else_wait(
+    ledger: Ledger, workers: Workers, clock: Clock
+) -> None:
+    fill(ledger, 3 * CHUNKS_PER_TASK)
+    workers.space = 1
+    standing = FakeStanding()
+
+    def hold(seconds: float) -> None:
+        workers.finish("d0", "d1", run_id=ledger.run_id)
+        standing.why = "spent"
+        workers.space = 0
+        clock.sleep(seconds)
+
+    workers.on_send = lambda _: setattr(workers, "space", 0)
+    with pytest.raises(RunHeld, match="spent"):
+        standing_driver(ledger, workers, clock, standing).run(lambda _: None, idle=hold)
+    assert clock.now_s <= START_S + 2 * HEED_EVERY_S
+    assert ledger.counts().ok == 2
+    assert list(ledger.sent()) == []
+    sent = len(workers.sent)
+    with pytest.raises(RunHeld):
+        standing_driver(ledger, workers, clock, standing).send()
+    assert len(workers.sent) == sent
+
+    standing.why, workers.space = "", 1000
+    workers.on_send = lambda batch: workers.finish(*batch.digests, run_id=ledger.run_id)
+    again = standing_driver(ledger, workers, clock, standing)
+    assert again.run(lambda _: None, idle=clock.sleep)
+    assert clock.now_s < START_S + LOST_AFTER_S
+
+
+@pytest.mark.parametrize("budget", [None, 1000])
+def test_messages_say_whether_their_run_has_a_budget(
+    ledger: Ledger, workers: Workers, clock: Clock, budget: int | None
+) -> None:
+    fill(ledger, 2)
+    if budget is not None:
+        ledger.set_budget(budget)
+    standing_driver(ledger, workers, clock, FakeStanding()).step()
+    assert [batch.is_budgeted for batch in workers.sent] == [budget is not None]
+
+
+def test_a_budget_is_renewed_now_and_then(ledger: Ledger, workers: Workers, clock: Clock) -> None:
+    fill(ledger, 1)
+    standing = FakeStanding()
+    driver = standing_driver(ledger, workers, clock, standing)
+    for expected in (1, 1, 2):
+        driver.step()
+        assert standing.renewals == expected
+        clock.sleep(RECONCILE_EVERY_S / 2)

@@ -309,3 +309,29 @@ def test_a_dead_chunk_that_was_sent_again_has_no_outcome_and_its_costs(ledger: L
     counts = ledger.counts()
     assert (counts.dead, counts.calls) == (2, before.calls + 4)
     assert counts.reasons["dead"] == {"invalid": 1, "truncated": 1}
+
+
+def test_what_has_no_outcome_is_found_in_order_and_all_of_it_can_wait_again(
+    ledger: Ledger,
+) -> None:
+    filled(ledger)
+    ledger.mark_sent(["d1", "d2"], 1.0)
+    ledger.record([Outcome(digest="d2", kind="ok"), Outcome(digest="d4", kind="dead")])
+    assert [(c.chunk_idx, digest) for c, digest in ledger.unsettled()] == [
+        (0, "d0"),
+        (1, "d1"),
+        (3, "d3"),
+    ]
+    ledger.mark_all_waiting()
+    assert list(ledger.sent()) == []
+    assert [digest for _, digest in ledger.waiting(9)] == ["d0", "d1", "d3"]
+
+
+def test_a_budget_stays_with_the_run(tmp_path: Path) -> None:
+    with Ledger.create_or_open(tmp_path / "run") as ledger:
+        assert ledger.budget_micros is None
+        ledger.set_budget(2_500_000)
+    with Ledger.open(tmp_path / "run") as ledger:
+        assert ledger.budget_micros == 2_500_000
+        ledger.set_budget(5_000_000)
+        assert ledger.budget_micros == 5_000_000

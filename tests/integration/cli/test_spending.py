@@ -1,0 +1,136 @@
+"""What the commands say and ask before they spend."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from qaworker.store.ledger import Ledger
+from tests.support.commands import LONGEST_S, Run
+from tests.support.processes import QAWORKER, child_environment
+from tests.support.simulators import SimulatorProcess
+
+TEXT = "The kiln at Orrin burnt lime until 1924. Its chimney still stands beside the quarry.\n"
+
+
+@pytest.fixture
+def api(simulator: Callable[..., SimulatorProcess]) -> SimulatorProcess:
+    return simulator("--model", "gpt-5-mini", "--model", "local-7b")
+
+
+@pytest.fixture
+def env(redis_url: str, api: SimulatorProcess) -> dict[str, str]:
+    return {"REDIS_URL": redis_url, "OPENAI_BASE_URL": api.base_url}
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    path = tmp_path / "kiln.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+def test_the_plan_is_the_first_line_and_no_line_where_nothing_is_left_to_ask(
+    run: Run, env: dict[str, str], dataset: Path
+) -> None:
+    given = ("generate", "--input-file", dataset, "--output", "run")
+    first = run(*given, **env)
+    assert first.code == 0, first.err
+    assert first.err.splitlines()[0].startswith("plan: 1 chunks, 1 calls; ")
+    assert "plan:" not in run(*given, **env).err
+
+
+def test_without_a_terminal_nobody_is_asked(run: Run, env: dict[str, str], dataset: Path) -> None:
+    given = ("generate", "--input-file", dataset, "--output", "run")
+    assert run(*given, QAWORKER_CONFIRM_USD="0", **env).code == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "option", "confirm_usd", "is_asked"),
+    [
+        ("n", None, "0", True),
+        ("y", None, "0", True),
+        ("n", "--yes", "0", False),
+        ("n", "--budget=1", "0", False),
+        ("n", None, "10", False),
+    ],
+)
+def test_in_a_terminal_a_person_is_asked_where_it_costs_much(
+    env: dict[str, str],
+    api: SimulatorProcess,
+    tmp_path: Path,
+    dataset: Path,
+    answer: str,
+    option: str | None,
+    confirm_usd: str,
+    is_asked: bool,
+) -> None:
+    keyboard, terminal = pty.openpty()
+    arguments = ["generate", "--input-file", str(dataset), "--output", "run"]
+    with os.fdopen(keyboard, "r+b", buffering=0) as person, os.fdopen(terminal, "r+b", 0) as tty:
+        person.write(f"{answer}\n".encode())
+        ran = subprocess.run(
+            [*QAWORKER, *arguments, *([option] if option else [])],
+            env=child_environment(
+                tmp_path, QAWORKER_CONFIRM_USD=confirm_usd, COLUMNS="200", TERM="xterm", **env
+            ),
+            cwd=tmp_path,
+            stdin=tty,
+            stdout=subprocess.DEVNULL,
+            stderr=tty,
+            timeout=LONGEST_S,
+            check=False,
+        )
+        shown = os.read(person.fileno(), 65536).decode()
+    assert ("spend about $" in shown) is is_asked, shown
+    is_sent = answer == "y" or not is_asked
+    assert ran.returncode == (0 if is_sent else 130), shown
+    assert api.stats()["calls"] == int(is_sent)
+
+
+@pytest.mark.parametrize("command", ["generate", "submit"])
+def test_a_budget_for_a_model_without_a_price_is_refused_before_anything_is_done(
+    run: Run, env: dict[str, str], dataset: Path, tmp_path: Path, redis_client: Redis, command: str
+) -> None:
+    given = (command, "--input-file", dataset, "--output", "run", "--model", "local-7b")
+    ran = run(*given, "--budget", "5", **env)
+    assert (ran.code, ran.out) == (78, "")
+    assert ran.complaint == (
+        "qaworker: the price of local-7b is not known: name a file in QAWORKER_PRICES_FILE, in"
+        ' dollars per million tokens: {"models": {"local-7b": {"input": 0.25, "output": 2.0}}}'
+    )
+    assert not (tmp_path / "run").exists()
+    assert redis_client.dbsize() == 0
+
+    prices = tmp_path / "prices.json"
+    prices.write_text(json.dumps({"models": {"local-7b": {"input": 0.25, "output": 2.0}}}))
+    priced = run(*given, "--budget", "$5", QAWORKER_PRICES_FILE=str(prices), **env)
+    assert priced.code == 0, priced.err
+    with Ledger.open(tmp_path / "run") as ledger:
+        assert ledger.budget_micros == 5_000_000
+
+
+@pytest.mark.parametrize("amount", ["0", "-1", "nan", "inf", "1e10", "five"])
+def test_what_is_no_amount_is_a_mistake_on_the_command_line(
+    run: Run, dataset: Path, nowhere: str, amount: str
+) -> None:
+    ran = run("generate", "--input-file", dataset, f"--budget={amount}", REDIS_URL=nowhere)
+    assert ran.code == 2
+    assert f"'{amount}' is no amount of dollars above 0" in ran.err
+
+
+def test_a_budget_below_what_is_spent_is_refused_in_one_line(
+    run: Run, env: dict[str, str], dataset: Path
+) -> None:
+    given = ("generate", "--input-file", dataset, "--output", "run")
+    assert run(*given, **env).code == 0
+    ran = run("collect", "run", "--budget", "0.000001", **env)
+    assert ran.code == 78
+    assert ran.err.splitlines()[-1].endswith("already: give a larger --budget")
