@@ -217,10 +217,18 @@ def _ask_owner(settings: Settings, find_owner: Callable[[Settings], Owner | None
             owns.name = owner.name
             owns.expected = owner.expected()
             owns.owned = owner.owned()
-            owns.log_lines = owner.log_lines(LOG_LINES)
+            owns.log_lines = _log_lines(owner)
     except OwnerError as error:
         owns.error = str(error)
     return owns
+
+
+def _log_lines(owner: Owner) -> list[str]:
+    try:
+        return owner.log_lines(LOG_LINES)
+    except OwnerError as error:
+        # Not everybody may read the log; what runs is known all the same.
+        return [str(error)]
 
 
 def _workers(owns: _Owns, seen: Sequence[Seen], host: str) -> list[Worker]:

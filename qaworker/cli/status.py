@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from qaworker import settings, status, translations
-from qaworker.cli.table import table
+from qaworker.cli.table import show, table
 from qaworker.cli.workers import listed
 from qaworker.status import State, Status, spoken
 
@@ -28,7 +28,7 @@ def command(*, as_json: bool) -> int:
     """
     translations.bind()
     seen = status.gather(settings.load())
-    click.echo(json.dumps(described(seen), ensure_ascii=False, indent=2) if as_json else page(seen))
+    show(json.dumps(described(seen), ensure_ascii=False, indent=2) if as_json else page(seen))
     return EXIT_CODES[seen.state]
 
 

@@ -10,7 +10,7 @@ from gettext import gettext as _
 import click
 
 from qaworker import settings, status, translations
-from qaworker.cli.table import table
+from qaworker.cli.table import show, table
 from qaworker.errors import ExitCode
 from qaworker.status import Worker, spoken
 
@@ -23,9 +23,9 @@ def command(*, as_json: bool) -> int:
     workers = status.everywhere(settings.load())
     if as_json:
         listing = [asdict(worker) for worker in workers]
-        click.echo(json.dumps(listing, ensure_ascii=False, indent=2))
+        show(json.dumps(listing, ensure_ascii=False, indent=2))
     else:
-        click.echo(listed(workers) if workers else _("no worker has given a sign of life today"))
+        show(listed(workers) if workers else _("no worker has given a sign of life today"))
     return ExitCode.OK
 
 

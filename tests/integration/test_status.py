@@ -188,6 +188,18 @@ def test_an_owner_that_does_not_answer_leaves_it_unknown(settings: Settings) -> 
     assert seen.latency_ms is not None
 
 
+def test_a_log_that_may_not_be_read_hides_nothing_else(
+    settings: Settings, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_owner: FakeOwner, _count: int) -> list[str]:
+        raise NotAllowed("use sudo")
+
+    monkeypatch.setattr(FakeOwner, "log_lines", refuse)
+    heartbeats.beat(redis_client, beat(1, pid=101))
+    seen = gathered(settings, FakeOwner([Owned(1, 101, "running")], 1))
+    assert (seen.state, list(seen.log_lines)) == ("running", ["use sudo"])
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
