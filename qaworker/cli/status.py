@@ -10,10 +10,12 @@ from typing import Any, Final
 
 import click
 
-from qaworker import settings, status, translations
+from qaworker import settings, translations
 from qaworker.cli.table import show, table
 from qaworker.cli.workers import listed
-from qaworker.status import State, Status, spoken
+from qaworker.status import gathering
+from qaworker.status.picture import State, Status
+from qaworker.status.spans import spoken
 
 EXIT_CODES: Final[dict[State, int]] = {"running": 0, "degraded": 1, "stopped": 3, "unknown": 4}
 
@@ -27,7 +29,7 @@ def command(*, as_json: bool) -> int:
     3 stopped, 4 unknown.
     """
     translations.bind()
-    seen = status.gather(settings.load())
+    seen = gathering.gather(settings.load())
     show(json.dumps(described(seen), ensure_ascii=False, indent=2) if as_json else page(seen))
     return EXIT_CODES[seen.state]
 

@@ -9,10 +9,12 @@ from gettext import gettext as _
 
 import click
 
-from qaworker import settings, status, translations
+from qaworker import settings, translations
 from qaworker.cli.table import show, table
 from qaworker.errors import ExitCode
-from qaworker.status import Worker, spoken
+from qaworker.status import gathering
+from qaworker.status.picture import Worker
+from qaworker.status.spans import spoken
 
 
 @click.command("workers")
@@ -20,7 +22,7 @@ from qaworker.status import Worker, spoken
 def command(*, as_json: bool) -> int:
     """List the workers of all hosts that beat within the last day and did not say goodbye."""
     translations.bind()
-    workers = status.everywhere(settings.load())
+    workers = gathering.everywhere(settings.load())
     if as_json:
         listing = [asdict(worker) for worker in workers]
         show(json.dumps(listing, ensure_ascii=False, indent=2))

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from qaworker.monitor.incidents import Notice
-from qaworker.status import spoken
+from qaworker.status.spans import spoken
 
 SENDMAIL_TIMEOUT_S: Final = 20.0
 HTTP_TIMEOUT_S: Final = 10.0

@@ -7,7 +7,7 @@ from gettext import gettext as _
 from typing import Final
 
 from qaworker.monitor.judging import Problem
-from qaworker.status import Status
+from qaworker.status.picture import Status
 
 NAME: Final = "healing"
 """Of what is found when starting does not help."""

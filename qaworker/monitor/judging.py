@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from gettext import gettext as _
 from typing import Final, Literal
 
-from qaworker.status import Status, spoken
+from qaworker.status.picture import Status
+from qaworker.status.spans import spoken
 
 Severity = Literal["warning", "critical"]
 

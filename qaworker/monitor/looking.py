@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gettext import gettext as _
 from typing import Final
 
-from qaworker import logs, status
+from qaworker import logs
 from qaworker.errors import OwnerError
 from qaworker.monitor import healing, incidents
 from qaworker.monitor.channels import Channel, Message, NotSent
@@ -18,7 +18,8 @@ from qaworker.monitor.ownership import inherit_owner
 from qaworker.owners import choosing
 from qaworker.owners.lock import locked
 from qaworker.settings import Settings
-from qaworker.status import Status
+from qaworker.status import gathering
+from qaworker.status.picture import Status
 
 log = logs.get(__name__)
 
@@ -67,7 +68,7 @@ def look(
     """
     directory = values.runtime_dir / "monitor"
     with locked(directory, "monitor"):
-        seen = status.gather(values)
+        seen = gathering.gather(values)
         findings = judge(seen, limits, names)
         now = time.time()
         record = incidents.read(directory / "record.json")

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from qaworker import keys, status
+from qaworker import keys
 from qaworker.errors import NotAllowed
 from qaworker.owners.owner import Owned, OwnerName
 from qaworker.settings import Settings
-from qaworker.status import Status
+from qaworker.status import gathering
+from qaworker.status.picture import Status
+from qaworker.status.spans import spoken
 from qaworker.store import fleet, heartbeats
 from qaworker.store.heartbeats import FRESH_S, Beat
 
@@ -77,7 +79,7 @@ def settings(redis_url: str) -> Settings:
 
 
 def gathered(settings: Settings, owner: FakeOwner | None = None) -> Status:
-    return status.gather(settings, lambda _settings: owner)
+    return gathering.gather(settings, lambda _settings: owner)
 
 
 def test_nothing_at_all_is_stopped(settings: Settings) -> None:
@@ -183,7 +185,7 @@ def test_an_owner_that_does_not_answer_leaves_it_unknown(settings: Settings) -> 
     def refuse(_settings: Settings) -> FakeOwner:
         raise NotAllowed("use sudo")
 
-    seen = status.gather(settings, refuse)
+    seen = gathering.gather(settings, refuse)
     assert (seen.state, seen.owner_error) == ("unknown", "use sudo")
     assert seen.latency_ms is not None
 
@@ -211,4 +213,4 @@ def test_a_log_that_may_not_be_read_hides_nothing_else(
     ],
 )
 def test_spans_are_spoken_in_their_largest_units(seconds: float, text: str) -> None:
-    assert status.spoken(seconds) == text
+    assert spoken(seconds) == text

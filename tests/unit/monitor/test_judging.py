@@ -7,7 +7,7 @@ import pytest
 
 from qaworker.monitor import healing
 from qaworker.monitor.judging import CHECKS, Limits, judge
-from qaworker.status import Status, Worker
+from qaworker.status.picture import Status, Worker
 from qaworker.store.overview import Queue
 
 ALL = frozenset(CHECKS)
