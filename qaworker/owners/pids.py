@@ -165,6 +165,12 @@ class PidFiles:
         for file in ours:
             # Reaped, where this command started it.
             self._exit_code(file.number)
+            if file.process and file.process.is_running:
+                raise OwnerError(
+                    _("process {pid} does not end, or is none of ours: see {path}").format(
+                        pid=file.process.pid, path=file.path
+                    )
+                )
             with writing(file.path):
                 file.path.unlink(missing_ok=True)
 
