@@ -37,6 +37,8 @@ class Program:
     exit_status: int
     is_new: bool
     """Whether it was never started, which supervisord does within a second."""
+    age_s: int
+    """Since it was started last, to the second."""
     trouble: str
     """Why it could not be started."""
 
@@ -133,6 +135,7 @@ class Remote:
                 state=info["statename"],
                 exit_status=info["exitstatus"],
                 is_new=info["statename"] == "STOPPED" and info["start"] == 0,
+                age_s=info["now"] - info["start"],
                 trouble=info["spawnerr"],
             )
             for info in self.call("getAllProcessInfo")

@@ -14,7 +14,7 @@ from qaworker.owners.supervisord import Supervisord
 
 
 def program(state: str, exit_status: int = 0, *, is_new: bool = False) -> Program:
-    return Program("qa-celery", 1, 0, state, exit_status, is_new, "")
+    return Program("qa-celery", 1, 0, state, exit_status, is_new, 60, "")
 
 
 @pytest.mark.parametrize(
