@@ -127,14 +127,23 @@ def configuration(values: Settings) -> dict[str, Any]:
 
 
 class Channel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
-    """Kombu's channel, which also closes when Redis went away while it waited for a message.
+    """Kombu's channel, whose messages can be counted by queue also while workers hold them.
 
-    Kombu reads the outstanding BRPOP first. Where that fails the channel stays half closed, and a
-    worker that holds messages ends with an AttributeError instead of connecting again.
+    It also closes when Redis went away while it waited for a message.
     """
 
+    def _inplace_augment_message(self, message: Any, exchange: str, routing_key: str) -> None:
+        """Begin the delivery tag with the queue, which else stands after 30 KB of text alone."""
+        super()._inplace_augment_message(message, exchange, routing_key)
+        properties = message["properties"]
+        properties["delivery_tag"] = f"{routing_key}:{properties['delivery_tag']}"
+
     def close(self) -> None:
-        """Give the outstanding BRPOP up, then close."""
+        """Give the outstanding BRPOP up, then close.
+
+        Kombu reads it first. Where that fails the channel stays half closed, and a worker that
+        holds messages ends with an AttributeError instead of connecting again.
+        """
         if self._in_poll:
             with suppress(Empty, *self.connection_errors):
                 self._brpop_read()

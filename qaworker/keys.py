@@ -23,7 +23,7 @@ def queue(name: str, step: int = 0) -> str:
 
 
 def unacked() -> str:
-    """Hash: delivery tag -> a message that a worker holds, and its queue (written by Celery)."""
+    """Hash: delivery tag, which begins with the queue -> a message that a worker holds (by Celery)."""
     return f"{PREFIX}unacked"
 
 
