@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from redis import Redis
@@ -30,14 +30,16 @@ class Beat(BaseModel):
 
     name: str
     pid: int
-    owner: Literal["systemd", "supervisor", "pid", "none"] = "none"
+    owner: str = "none"
+    """``systemd``, ``supervisor``, ``pid`` or ``none``."""
     pool: str
     version: str = ""
     started_at: float
     """Seconds since the epoch, by its host's clock."""
     memory_mib: float = 0.0
     log_level: str = ""
-    state: Literal["consuming", "quiet", "draining"] = "consuming"
+    state: str = "consuming"
+    """``consuming``, ``quiet`` or ``draining``."""
     tasks: int = 0
     """Held, under way."""
     oldest_task_s: float = 0.0

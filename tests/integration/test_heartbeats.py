@@ -47,8 +47,9 @@ def test_versions_read_each_others_beats(redis_client: Any) -> None:
     said = json.loads(redis_client.get(keys.worker(ONE.name)))
     del said["held"]
     said["mood"] = "of a later version"
+    said["state"] = "dreaming"
     redis_client.set(keys.worker(ONE.name), json.dumps(said))
-    assert heartbeats.living(redis_client) == [ONE]
+    assert heartbeats.living(redis_client) == [ONE.model_copy(update={"state": "dreaming"})]
 
 
 def test_without_workers_nobody_lives(redis_client: Redis) -> None:
