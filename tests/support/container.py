@@ -9,11 +9,11 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support.commands import Ran
 from tests.support.processes import Process
 from tests.support.waiting import wait_until
 
@@ -55,15 +55,6 @@ def missing() -> str:
     return ", ".join(name for name in PROGRAMS if not shutil.which(name))
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """A command that ended."""
-
-    exit_code: int
-    stdout: str
-    stderr: str
-
-
 class Container:
     """Boots when constructed; what it writes is lost at its end, and kept over :meth:`reboot`.
 
@@ -100,15 +91,15 @@ class Container:
         into = ("nsenter", f"--target={self._holder.pid}", "--mount")
         machine = self._process("console", *into, *self._shell(BOOT, *self._options))
         self._machine = machine
-        children = Path(f"/proc/{machine.pid}/task/{machine.pid}/children")
 
         def leader() -> int:
             machine.check_alive()
-            return int((children.read_text("ascii").split() or ["0"])[0])
+            children = Path(f"/proc/{machine.pid}/task/{machine.pid}/children").read_text("ascii")
+            return next((pid for pid in map(int, children.split()) if _is_init(pid)), 0)
 
         def is_up() -> bool:
             machine.check_alive()
-            return self.run("systemctl", "is-system-running", check=False).stdout.strip() in {
+            return self.run("systemctl", "is-system-running", check=False).out.strip() in {
                 "running",
                 "degraded",
             }
@@ -137,11 +128,12 @@ class Container:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=timeout_s,
             check=False,
         )
         ran = Ran(done.returncode, done.stdout, done.stderr)
-        assert not check or ran.exit_code == 0, (arguments, ran)
+        assert not check or ran.code == 0, (arguments, ran)
         return ran
 
     def command(self, *arguments: str | Path, **env: str) -> list[str]:
@@ -161,7 +153,7 @@ class Container:
 
     def read(self, path: str) -> str:
         """The content of a file in it."""
-        return self.run("cat", path).stdout
+        return self.run("cat", path).out
 
     def write(self, path: str, text: str) -> None:
         """Give a file in it this content; an existing one keeps its owner and mode."""
@@ -207,3 +199,13 @@ class Container:
         trace: TracebackType | None,
     ) -> None:
         self.end()
+
+
+def _is_init(pid: int) -> bool:
+    """Whether it is the first process of a container; what only prepares one is not."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text("utf-8")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    numbers = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[1:]
+    return len(numbers) > 1 and numbers[-1] == "1"

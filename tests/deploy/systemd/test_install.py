@@ -1,0 +1,129 @@
+"""deploy/install.sh on a host with a real systemd, and the units as it installs them."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.support.processes import ROOT
+from tests.support.systemd_host import ENV_FILE, KEY_FILE, UMBRELLA, SystemdHost, unit
+
+pytestmark = pytest.mark.slow
+
+UNITS = sorted(path.name for path in (ROOT / "deploy" / "systemd").iterdir())
+# "OK" begins below 5; a sample of Celery's own project has 9.2.
+MOST_EXPOSED = 2.0
+# Whatever install.sh may write, as path, owner, mode and content.
+STATE = (
+    "find /etc /opt/qaworker /usr/local /var/lib/qaworker /var/log/qaworker -xdev"
+    r" -not -path '*/venv/*' \( -type f -exec sha256sum {} + , -printf '%p %u:%g %m\n' \) | sort"
+)
+
+
+def state(host: SystemdHost) -> str:
+    return host.run("bash", "-c", STATE).out
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_units_are_valid_and_confined(host: SystemdHost, name: str) -> None:
+    name = name.replace("@.", "@1.")
+    verified = host.run("systemd-analyze", "verify", f"/etc/systemd/system/{name}", check=False)
+    assert (verified.code, verified.out, verified.err) == (0, "", "")
+    if name.endswith(".service"):
+        said = host.run("systemd-analyze", "security", "--no-pager", name).out
+        level = re.search(rf"exposure level for {name}: ([\d.]+)", said)
+        assert level, said
+        assert float(level[1]) <= MOST_EXPOSED
+
+
+def test_rights_of_what_is_installed(host: SystemdHost) -> None:
+    paths = {
+        ENV_FILE: "root:qaworker 640",
+        KEY_FILE: "root:root 600",
+        "/run/qaworker": "qaworker:qaworker 750",
+        "/var/log/qaworker": "qaworker:qaworker 750",
+        "/etc/logrotate.d/qaworker": "root:root 644",
+        "/opt/qaworker/venv/bin/qaworker": "root:root 755",
+    }
+    said = host.run("stat", "--format=%n=%U:%G %a", *paths).out
+    assert dict(line.split("=") for line in said.splitlines()) == paths
+    assert host.run("logrotate", "--debug", "/etc/logrotate.d/qaworker").code == 0
+
+
+def test_again_is_an_upgrade_that_keeps_what_is_the_operators(host: SystemdHost) -> None:
+    host.write(KEY_FILE, "sk-kept\n")
+    host.configure(QAWORKER_TASK_HARD_LIMIT_S="600", QAWORKER_TASK_SOFT_LIMIT_S="540")
+    before = state(host)
+    said = host.install().out
+    assert "systemctl enable --now qa-celery" in said
+    changed = set(state(host).splitlines()) ^ set(before.splitlines())
+    # What a stop may take follows from the settings; nothing else differs.
+    assert changed
+    assert all("/qa-celery@.service.d/timeout.conf" in line for line in changed), changed
+    assert host.property("TimeoutStopUSec", unit(1)) == "10min 30s"
+    assert host.property("Wants").count("qa-celery@") == 3
+    host.configure()
+    host.install()
+    assert state(host) != before
+
+
+def test_a_wrong_setting_is_named(host: SystemdHost) -> None:
+    host.configure(QAWORKER_THREADS="many")
+    ran = host.install(check=False)
+    assert ran.code == 78
+    assert "QAWORKER_THREADS" in ran.complaint
+
+
+def test_a_dry_run_writes_nothing(host: SystemdHost) -> None:
+    before = state(host)
+    said = host.install("--dry-run", "--workers", "7", "--prefix", "/opt/other").out
+    assert "/opt/other/venv" in said
+    assert state(host) == before
+    assert host.run("test", "-e", "/opt/other", check=False).code == 1
+
+
+@pytest.mark.timeout(600)
+def test_uninstalling_keeps_what_is_the_operators(fresh_host: SystemdHost) -> None:
+    """On a host of its own, at another prefix."""
+    host, prefix = fresh_host, "/srv/qaworker"
+    host.install("--prefix", prefix, "--workers", "2")
+    host.shipped_env = host.read(ENV_FILE)
+    host.configure()
+    host.write(KEY_FILE, "sk-kept\n")
+    host.run("touch", "/var/log/qaworker/kept.log", "/var/lib/qaworker/runs/kept")
+    host.systemctl("enable", "--now", UMBRELLA)
+    assert host.states() == ["active"] * 2
+    assert f"{prefix}/venv/" in host.property("ExecStart", unit(1))
+
+    host.install("--prefix", prefix, "--uninstall")
+    assert host.states() == []
+    left = state(host)
+    for gone in (
+        "system/qa-celery",
+        "/bin/qaworker",
+        "logrotate.d/qaworker",
+        "tmpfiles.d/qaworker",
+    ):
+        assert gone not in left
+    for kept in (ENV_FILE, KEY_FILE, "/var/log/qaworker/kept.log", "/var/lib/qaworker/runs/kept"):
+        assert kept in left
+    assert host.run("test", "-e", prefix, check=False).code == 1
+    assert host.property("LoadState") == "not-found"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--workers", "0"], 2, "--workers"),
+        (["--workers"], 2, "--workers wants a value"),
+        (["--prefix", "opt"], 2, "--prefix"),
+        (["--frobnicate"], 2, "--frobnicate"),
+    ],
+)
+def test_a_wrong_option_is_one_line(
+    host: SystemdHost, options: list[str], code: int, words: str
+) -> None:
+    ran = host.install(*options, check=False)
+    assert ran.code == code
+    assert words in ran.complaint
