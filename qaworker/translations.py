@@ -1,4 +1,4 @@
-"""The language in which people read what start, stop and status say: gettext's catalogues."""
+"""The language in which operators read what their commands say: gettext's catalogues."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ _CATALOGUES: Final = Path(__file__).parent / "locale"
 
 
 def bind() -> None:
-    """Speak the language of the locale where there is a catalogue for it, else English."""
+    """Speak the language of the locale where there is a catalogue for it, else English.
+
+    The catalogue has messages of click too, which then come from there. The locale itself need not
+    be installed: gettext looks at LANGUAGE, LC_ALL, LC_MESSAGES and LANG alone.
+    """
     gettext.bindtextdomain(_DOMAIN, str(_CATALOGUES))
     gettext.textdomain(_DOMAIN)

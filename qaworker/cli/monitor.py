@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from gettext import gettext as _
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import click
 
-from qaworker import logs, settings, translations
+from qaworker import logs, settings
+from qaworker.cli.table import show
 from qaworker.errors import QAWorkerError
 from qaworker.monitor import healing
 from qaworker.monitor.channels import Channel, Mail, Slack, Webhook
@@ -37,7 +39,8 @@ class Address(click.ParamType[str]):
             except (OSError, UnicodeError) as error:
                 self.fail(f"{value[1:]}: {getattr(error, 'strerror', None) or error}", param, ctx)
         if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
-            self.fail("must be http://… or https://…, or @ and a file that holds it", param, ctx)
+            problem = _("must be http://… or https://…, or @ and a file that holds it")
+            self.fail(problem, param, ctx)
         return url
 
 
@@ -114,7 +117,6 @@ def command(
     Writes one line, and QAWORKER_LOG_DIR/celery_monitor.log. Exit status, as Nagios wants it:
     0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.
     """
-    translations.bind()
     channels: list[Channel] = [*map(Mail, mail), *map(Slack, slack), *map(Webhook, webhook)]
     names = frozenset(CHECKS) - set(skip)
     try:
@@ -122,9 +124,9 @@ def command(
         _open_log(values)
         report = look(values, Limits(**limits), names, channels, heal=heal)
     except QAWorkerError as error:
-        click.echo(f"QAWORKER UNKNOWN: {logs.redact(str(error))}")
+        show(f"QAWORKER UNKNOWN: {logs.redact(str(error))}")
         return UNKNOWN
-    click.echo(report.line)
+    show(report.line)
     for trouble in report.troubles:
         click.echo(f"qaworker: {logs.redact(trouble)}", err=True)
     return report.code

@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from qaworker import logs, settings, translations
+from qaworker.cli.table import show
 from qaworker.errors import ExitCode, QAWorkerError
 from qaworker.owners.owner import OwnerName
 
@@ -51,7 +52,6 @@ class _Terse(click.Command):
         parent: click.Context | None = None,
         **more: Any,
     ) -> click.Context:
-        translations.bind()
         with _complaints(parent, info_name):
             return super().make_context(info_name, args, parent, **more)
 
@@ -147,13 +147,13 @@ def command(  # noqa: PLR0913, one for each option
     )
     match action:
         case "start":
-            service.start(values, wish, click.echo)
+            service.start(values, wish, show)
         case "restart":
-            service.restart(values, wish, click.echo)
+            service.restart(values, wish, show)
         case "stop" if force:
-            service.sweep(values, click.echo)
+            service.sweep(values, show)
         case "stop":
-            service.stop(values, via, timeout_s, click.echo)
+            service.stop(values, via, timeout_s, show)
         case "announce":
             service.announce(values)
         case "withdraw":
@@ -178,10 +178,11 @@ def _refuse_what_says_nothing(ctx: click.Context, action: str) -> None:
 
 def main() -> int:
     """``start_celery.sh``, under its own name."""
+    translations.bind()
     try:
         result: Any = command.main(prog_name="start_celery.sh", standalone_mode=False)
     except click.exceptions.Abort:
-        click.echo("start_celery.sh: interrupted", err=True)
+        click.echo(_("start_celery.sh: interrupted"), err=True)
         return ExitCode.INTERRUPTED
     except click.ClickException as error:
         error.show()

@@ -9,7 +9,7 @@ from gettext import gettext as _
 
 import click
 
-from qaworker import settings, translations
+from qaworker import settings
 from qaworker.cli.table import show, table
 from qaworker.errors import ExitCode
 from qaworker.status import gathering
@@ -21,7 +21,6 @@ from qaworker.status.spans import spoken
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 def command(*, as_json: bool) -> int:
     """List the workers of all hosts that beat within the last day and did not say goodbye."""
-    translations.bind()
     workers = gathering.everywhere(settings.load())
     if as_json:
         listing = [asdict(worker) for worker in workers]
