@@ -47,10 +47,7 @@ def instance(number: int) -> str:
 def drop_in(workers: int) -> str:
     """The content of the drop-in that makes so many instances belong to the umbrella."""
     units = " ".join(instance(number) for number in range(1, workers + 1))
-    return (
-        "# Written by start_celery.sh -w N; to be replaced as a whole.\n"
-        f"[Unit]\nWants={units}\n"
-    )
+    return f"# Written by start_celery.sh -w N; to be replaced as a whole.\n[Unit]\nWants={units}\n"
 
 
 class Systemd:
@@ -102,14 +99,17 @@ class Systemd:
             # Else a failure of before would be taken for one of this start.
             systemctl("reset-failed", *failed)
         live = {one.number for one in owned if one.state in {"running", "starting"}}
-        if surplus := [instance(number) for number in sorted(live) if number > workers]:
-            systemctl("stop", "--no-block", *surplus)
+        surplus = {number for number in live if number > workers}
+        if surplus:
+            systemctl("stop", "--no-block", *map(instance, surplus))
         missing = [instance(number) for number in range(1, workers + 1) if number not in live]
-        # Starting the umbrella starts its instances; the new ones of an active umbrella it does not.
-        is_up = umbrella["ActiveState"] in {"active", "reloading"}
-        to_start = missing if is_up else [UMBRELLA]
-        if to_start:
+        # Starting it while it reloads would let it reload again.
+        umbrellas = [] if umbrella["ActiveState"] in {"active", "reloading"} else [UMBRELLA]
+        if to_start := umbrellas + missing:
             systemctl("start", "--no-block", *to_start)
+        # For no longer than their TimeoutStopSec=.
+        while any(one.pid for one in self.owned() if one.number in surplus):
+            time.sleep(_POLL_S)
 
     def stop(self, timeout_s: float) -> None:
         """Stop the umbrella and all instances, by force after ``timeout_s`` or the units' own limit."""
@@ -119,7 +119,7 @@ class Systemd:
             if number:
                 self._signal(number)
             give_up_at = time.monotonic() + patience_s
-            while any(owned.pid for owned in self.owned()):
+            while self._is_ending():
                 if time.monotonic() >= give_up_at:
                     break
                 time.sleep(_POLL_S)
@@ -157,6 +157,10 @@ class Systemd:
         """The last lines of the journal; none for a user who may not read it."""
         options = ("--no-pager", "--quiet", "--output=cat", f"--lines={count}")
         return run("journalctl", f"--unit={INSTANCES}", *options).splitlines()
+
+    def _is_ending(self) -> bool:
+        umbrella = show(UMBRELLA, "ActiveState")[0]["ActiveState"]
+        return umbrella == "deactivating" or any(owned.pid for owned in self.owned())
 
     def _signal(self, number: str) -> None:
         for owned in self.owned():
