@@ -4,6 +4,7 @@
 set -euo pipefail
 
 missing() {
+  command -v msgfmt >/dev/null || echo gettext
   command -v redis-server >/dev/null || echo redis-server
   command -v shellcheck >/dev/null || echo shellcheck
   command -v shfmt >/dev/null || echo shfmt
