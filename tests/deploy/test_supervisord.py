@@ -20,8 +20,8 @@ from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
 START_S = 60.0
-# supervisord looks after its processes every second.
-NOT_RESTARTED_S = 4.0
+# supervisord looks after its processes every second, its listener every five.
+NOT_RESTARTED_S = 7.0
 Supervise = Callable[..., "InForeground"]
 
 
