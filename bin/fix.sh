@@ -25,7 +25,7 @@ main() {
     return
   fi
   bin/venv.sh --dev
-  if command -v shfmt >/dev/null; then shfmt -i 2 -ci -w bin/*.sh .ci/run; fi
+  if command -v shfmt >/dev/null; then shfmt -i 2 -ci -w bin/*.sh deploy/*.sh .ci/run; fi
   if command -v msgfmt >/dev/null; then translate; fi
   .venv/bin/ruff format
   .venv/bin/ruff check --fix
