@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ from tests.support.waiting import wait_until
 BOOT_S = 120.0
 POWEROFF_S = 60.0
 COMMAND_S = 120.0
+_numbers = itertools.count(1)
 PROGRAMS = ("systemd-nspawn", "nsenter", "unshare", "dbus-daemon")
 
 # All mounts stand in a namespace of their own, and vanish with the process that holds it.
@@ -59,7 +61,7 @@ class Container:
     """Boots when constructed; what it writes is lost at its end, and kept over :meth:`reboot`.
 
     Args:
-        name: its host name.
+        name: what its host name begins with.
         binds: directories of this machine that it sees, and where; those are writable there as here.
         readonly: likewise, not writable.
 
@@ -67,7 +69,7 @@ class Container:
     """
 
     def __init__(self, name: str, *, binds: dict[Path, str], readonly: dict[Path, str]) -> None:
-        self._name = f"{name}-{os.getpid()}"
+        self._name = f"{name}-{os.getpid()}-{next(_numbers)}"
         self._directory = Path(tempfile.mkdtemp(prefix="qaw-host-", dir="/tmp"))
         self._mounts = self._directory / "mounts"
         self._mounts.mkdir()

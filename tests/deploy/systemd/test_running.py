@@ -25,21 +25,25 @@ REDIS_AWAY_S = 35.0
 RESTARTED_S = 60.0
 
 
-def begin(host: SystemdHost, site: Site, latency_s: float = 1.0, **settings: str) -> Process:
+def begin(
+    host: SystemdHost, site: Site, *, latency_s: float = 1.0, chunks: int = CHUNKS
+) -> Process:
     """Start the workers and a run, and wait until it is under way."""
     site.simulate("--latency", f"{latency_s:g}")
-    host.configure(OPENAI_BASE_URL=site.api.base_url, **(POOLS["threads"] | settings))
+    host.configure(OPENAI_BASE_URL=site.api.base_url, **POOLS["threads"])
     host.systemctl("start", UMBRELLA)
-    client = site.generate(site.dataset(CHUNKS), "run", "--use-celery")
+    client = site.generate(site.dataset(chunks), "run", "--use-celery")
     site.wait_in_flight(WORKERS)
     return client
 
 
-def check_finished(site: Site, client: Process, calls_per_chunk: int = 1) -> None:
+def check_finished(
+    site: Site, client: Process, *, chunks: int = CHUNKS, calls_per_chunk: int = 1
+) -> None:
     """The run ends with every chunk answered."""
     assert client.wait_exit(stops.FINISH_S) == 0, client.output
     assert site.api.stats()["max_calls_per_chunk"] <= calls_per_chunk
-    check_complete(site, "run", CHUNKS)
+    check_complete(site, "run", chunks)
 
 
 def test_started_workers_consume_and_every_status_agrees(host: SystemdHost, site: Site) -> None:
@@ -123,7 +127,9 @@ def test_no_worker_is_restarted_while_redis_is_away(host: SystemdHost, site: Sit
 def test_a_reload_replaces_one_after_the_other(
     host: SystemdHost, site: Site, tmp_path: Path
 ) -> None:
-    client = begin(host, site, latency_s=2)
+    # Half a minute of calls.
+    chunks = 600
+    client = begin(host, site, latency_s=2, chunks=chunks)
     before = {host.pid(number) for number in range(1, WORKERS + 1)}
     reload = host.begin(tmp_path / "reload", "systemctl", "reload", UMBRELLA)
     fewest = WORKERS
@@ -131,10 +137,11 @@ def test_a_reload_replaces_one_after_the_other(
     while reload.exit_code is None:
         fewest = min(fewest, host.states().count("active"))
     assert reload.wait_exit(0) == 0, host.journal(UMBRELLA)
+    assert site.api.stats()["calls"] < chunks
     after = {host.pid(number) for number in range(1, WORKERS + 1)}
     assert not before & after
     assert fewest == WORKERS - 1
-    check_finished(site, client)
+    check_finished(site, client, chunks=chunks)
 
 
 def test_a_reboot_ends_workers_in_order_and_starts_them_again(
