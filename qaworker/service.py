@@ -21,6 +21,7 @@ from qaworker.owners.systemd import Systemd
 from qaworker.settings import Settings
 from qaworker.store import fleet, heartbeats
 from qaworker.store.connections import connect, require
+from qaworker.store.heartbeats import Beat
 
 Say = Callable[[str], None]
 
@@ -98,22 +99,26 @@ def stop(values: Settings, via: OwnerName | None, timeout_s: float | None, say: 
     with locked(values.runtime_dir, "stop"):
         owners = [owner for owner in choosing.known(values) if via in {None, owner.name}]
         busy = [owner for owner in owners if choosing.is_busy(owner)]
+        # First, so that nobody misses those that drain.
         _record_expected(values, 0, say)
-        if not busy:
-            say(_("no worker runs"))
+        numbers: list[int] = []
         for owner in busy:
-            numbers = sorted(_processes(owner))
-            if numbers:
+            running = sorted(_processes(owner))
+            numbers += running
+            if running:
                 text = _(
                     "stopping {count} (owner: {owner}): calls on the wire are finished,"
                     " for at most {timeout_s:g} s"
                 )
-                count = len(numbers)
+                count = len(running)
                 say(text.format(count=count, owner=owner.name, timeout_s=timeout_s))
-            owner.stop(timeout_s)
-            _tell_farewells(values, numbers, say)
-        if busy:
-            say(_("stopped"))
+            try:
+                owner.stop(timeout_s)
+            except OwnerError:
+                _record_expected(values, owner.expected(), say)
+                raise
+        _tell_farewells(values, numbers, say)
+        say(_("stopped") if busy else _("no worker runs"))
 
 
 def sweep(values: Settings, say: Say) -> None:
@@ -168,7 +173,7 @@ def withdraw(values: Settings) -> None:
 def _chosen(values: Settings, wish: Wish, redis: Redis) -> Owner:
     """The owner to start with, once it is clear that workers could start."""
     configuration(values)
-    here = [beat for beat in living_here(redis) if processes.exists(beat.pid)]
+    here = _running_here(redis)
     owner = choosing.choose(values, wish.via, here)
     # The workers of systemd and of a supervisord that runs have the settings of theirs.
     if owner.name == "pid" or not owner.is_available():
@@ -182,6 +187,11 @@ def _chosen(values: Settings, wish: Wish, redis: Redis) -> Owner:
                 )
             )
     return owner
+
+
+def _running_here(redis: Redis) -> list[Beat]:
+    """Workers of this host that live, whoever started them."""
+    return [beat for beat in living_here(redis) if processes.exists(beat.pid)]
 
 
 def _workers(owner: Owner, wish: Wish) -> int:
@@ -224,6 +234,7 @@ def _tell(redis: Redis, owner: Owner, say: Say) -> None:
 
 
 def _tell_farewells(values: Settings, numbers: Collection[int], say: Say) -> None:
+    """What those that ended said at last, and who runs on all the same."""
     try:
         with _redis(values) as redis:
             for number in numbers:
@@ -235,6 +246,9 @@ def _tell_farewells(values: Settings, numbers: Collection[int], say: Say) -> Non
                 heartbeats.forget(redis, name)
                 text = _("{name} left no word: what it held is in the queue again within a minute")
                 say(text.format(name=name))
+            for beat in _running_here(redis):
+                text = _("{name} (process {pid}) runs on: it is not of the installation in {path}")
+                say(text.format(name=beat.name, pid=beat.pid, path=values.runtime_dir))
     except StoreUnavailable as error:
         say(str(error))
 

@@ -14,7 +14,7 @@ from gettext import gettext as _
 from pathlib import Path
 from typing import Final, Self
 
-from qaworker.errors import NotAllowed
+from qaworker.errors import NotAllowed, OwnerError
 
 MARKER: Final = "QAWORKER_INSTANCE"
 """In the environment of every worker an owner started, and of its children: the installation."""
@@ -126,7 +126,12 @@ def marked(runtime_dir: Path) -> list[Process]:
     """Processes that carry the mark of the installation, but for this one and its ancestors.
 
     Of other users' processes root alone sees the mark.
+
+    Raises:
+        OwnerError: this system does not show it.
     """
+    if not is_supported():
+        raise OwnerError(_("only Linux shows which processes are ours: use --via supervisor"))
     found = []
     spared = set(_ancestors())
     for entry in _PROC.iterdir():

@@ -59,7 +59,7 @@ def test_it_starts_scales_replaces_and_stops_through_systemd(host: SystemdHost, 
     start_celery.start(2)
     two = start_celery.pids()
     assert start_celery.levels() == {"info"}
-    assert host.property("ActiveState") == "active"
+    host.wait_active(10)
     assert "running already" in start_celery("start")
     refused = start_celery.run("start", "--via", "pid")
     assert refused.code == 1
