@@ -28,6 +28,7 @@ SILENT_S: Final = 60.0
 # the host, had stood still, and the workers with it.
 _LONGEST_TICK_S: Final = 20.0
 _REDIS_S: Final = 1.0
+_RPC_S: Final = 10.0
 _RETRY_S: Final = 15.0
 _CHECK_S: Final = 30.0
 
@@ -86,7 +87,7 @@ class Listener:
         """Look at the workers once; what prevents that is logged, when it is something new."""
         try:
             values = settings.load()
-            remote = Remote(values.runtime_dir / "supervisor.sock")
+            remote = Remote(values.runtime_dir / "supervisor.sock", _RPC_S)
             programs = remote.programs()
             self._replace_silent(programs, remote, _living(values), time.monotonic())
             self._retry_failed(programs, remote, time.monotonic())

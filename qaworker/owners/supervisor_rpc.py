@@ -12,9 +12,6 @@ from xmlrpc import client as xmlrpc
 
 from qaworker.errors import Busy, ExitCode, NotAllowed, OwnerError
 
-# supervisord answers from memory: one that takes longer hangs, and whoever asks has little time.
-_QUERY_S: Final = 1.0
-_COMMAND_S: Final = 10.0
 _SHUTTING_DOWN: Final = 6
 # What was asked for is so already: not running, running, added, or still needed by another process.
 _SO_ALREADY: Final = frozenset({60, 70, 90, 91})
@@ -91,8 +88,9 @@ class _Transport(xmlrpc.Transport):
 class Remote:
     """A supervisord, by its socket; nothing is connected between calls."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, timeout_s: float) -> None:
         self._path = path
+        self._timeout_s = timeout_s
 
     def call(self, method: str, *arguments: str | bool) -> Any:
         """What a method of the ``supervisor`` namespace returns; None when it is so already.
@@ -103,7 +101,7 @@ class Remote:
             Busy: it is ending.
             OwnerError: it does not answer in time, or could not do it.
         """
-        transport = _Transport(self._path, _QUERY_S if method.startswith("get") else _COMMAND_S)
+        transport = _Transport(self._path, self._timeout_s)
         try:
             with xmlrpc.ServerProxy("http://localhost", transport=transport) as server:
                 return getattr(server.supervisor, method)(*arguments)
@@ -122,8 +120,11 @@ class Remote:
             )
             raise NotAllowed(text.format(path=self._path)) from error
         except (OSError, http.client.HTTPException, xmlrpc.Error) as error:
-            text = _("supervisord does not answer at {path} ({error}): see its log")
-            raise OwnerError(text.format(path=self._path, error=error)) from error
+            text = _(
+                "supervisord does not answer ({error}): see its log, or kill -KILL $(cat {path})"
+            )
+            path = self._path.with_name("supervisord.pid")
+            raise OwnerError(text.format(error=error, path=path)) from error
 
     def programs(self) -> list[Program]:
         """Our worker processes, by number; raises as :meth:`call`."""

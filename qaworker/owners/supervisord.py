@@ -23,6 +23,9 @@ from qaworker.owners.processes import Process
 from qaworker.owners.supervisor_rpc import PREFIX, NotThere, Program, Remote
 
 SOCKET: Final = "supervisor.sock"
+# supervisord answers from memory: one that takes longer hangs, and who only looks has little time.
+_QUERY_S: Final = 1.0
+_COMMAND_S: Final = 10.0
 _START_S: Final = 20.0
 # A worker ends within 5 s of QUIT.
 _QUIT_GRACE_S: Final = 7.0
@@ -50,21 +53,24 @@ class Supervisord:
         self._runtime_dir = runtime_dir.resolve()
         self._log_dir = log_dir.resolve()
         self._stop_timeout_s = stop_timeout_s
-        self._remote = Remote(self._runtime_dir / SOCKET)
+        self._remote = Remote(self._runtime_dir / SOCKET, _COMMAND_S)
+        self._glance = Remote(self._runtime_dir / SOCKET, _QUERY_S)
         self._programs = self._runtime_dir / "workers.conf"
 
     def is_available(self) -> bool:
-        """Whether a supervisord answers."""
+        """Whether a supervisord is there; to ask one that hangs, or is another user's, raises why."""
         try:
-            self._remote.call("getState")
-        except OwnerError:
+            self._glance.call("getState")
+        except NotThere:
             return False
+        except OwnerError:
+            pass
         return True
 
     def owned(self) -> list[Owned]:
         """Its workers; none while no supervisord runs."""
         try:
-            programs = self._remote.programs()
+            programs = self._glance.programs()
         except NotThere:
             return []
         # One that got a program of its own may still be listed, stopped, where it was before.
@@ -74,7 +80,7 @@ class Supervisord:
     def expected(self) -> int:
         """How many it runs or tries to; those that failed count, those that were stopped do not."""
         try:
-            return sum(program.is_wanted for program in self._remote.programs())
+            return sum(program.is_wanted for program in self._glance.programs())
         except NotThere:
             return 0
 
@@ -130,7 +136,7 @@ class Supervisord:
     def stop_timeout_s(self) -> float | None:
         """The least ``stopwaitsecs`` of its workers."""
         with suppress(OwnerError):
-            configured = self._remote.call("getAllConfigInfo")
+            configured = self._glance.call("getAllConfigInfo")
             return min(
                 (
                     float(one["stopwaitsecs"])
@@ -169,7 +175,10 @@ class Supervisord:
 
         The program they were started with together stays while another of its processes runs.
         """
-        for group in {program.group for program in self._found(numbers)}:
+        programs = self._remote.programs()
+        still_needed = {program.group for program in programs if not program.is_over}
+        ended = {program.group for program in programs if program.number in numbers}
+        for group in ended - still_needed:
             self._remote.call("removeProcessGroup", group)
 
     def _end(self, numbers: Collection[int], timeout_s: float) -> None:
@@ -177,7 +186,7 @@ class Supervisord:
         quit_at = time.monotonic() + timeout_s
         kill_at = quit_at + _QUIT_GRACE_S
         give_up_at = kill_at + _KILL_GRACE_S
-        was_quit = False
+        was_quit: set[str] = set()
         while left := [program for program in self._found(numbers) if not program.is_over]:
             now = time.monotonic()
             for program in left:
@@ -189,9 +198,9 @@ class Supervisord:
                     # It leads a group, its children, which a signal of supervisord would not reach.
                     with suppress(ProcessLookupError):
                         os.killpg(program.pid, signal.SIGKILL)
-                elif program.state == "STOPPING" and now > quit_at and not was_quit:
+                elif program.state == "STOPPING" and now > quit_at and program.name not in was_quit:
                     self._remote.call("signalProcess", program.name, "QUIT")
-            was_quit = now > quit_at
+                    was_quit.add(program.name)
             if now > give_up_at:
                 text = _("worker {number} (process {pid}) does not end, even by KILL")
                 raise OwnerError(text.format(number=left[0].number, pid=left[0].pid))
@@ -202,21 +211,11 @@ class Supervisord:
         process = Process.of(pid) if processes.is_supported() else None
         self._remote.call("shutdown")
         give_up_at = time.monotonic() + _START_S
-        while self._is_there() or (process is not None and process.is_running):
+        while self.is_available() or (process is not None and process.is_running):
             if time.monotonic() > give_up_at:
                 text = _("supervisord (process {pid}) does not end: see its log")
                 raise OwnerError(text.format(pid=pid))
             time.sleep(_POLL_S)
-
-    def _is_there(self) -> bool:
-        """Whether a supervisord listens, if only to say that it is ending."""
-        try:
-            self._remote.call("getState")
-        except NotThere:
-            return False
-        except OwnerError:
-            pass
-        return True
 
     def _found(self, numbers: Collection[int]) -> list[Program]:
         return [program for program in self._remote.programs() if program.number in numbers]

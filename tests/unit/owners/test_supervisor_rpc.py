@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qaworker.errors import OwnerError
-from qaworker.owners.supervisor_rpc import NotThere, Program, Remote
+from qaworker.owners.supervisor_rpc import NotThere, Program
 from qaworker.owners.supervisord import Supervisord
 
 
@@ -46,14 +46,15 @@ def test_where_nobody_listens_nothing_is_owned(tmp_path: Path) -> None:
         supervisord.restart(1, 1)
 
 
-def test_one_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
-    path = tmp_path / "s"
+def test_one_that_hangs_is_there_and_not_waited_for(tmp_path: Path) -> None:
+    supervisord = Supervisord(tmp_path, tmp_path, 330)
     with socket.socket(socket.AF_UNIX) as hung:
-        hung.bind(str(path))
+        hung.bind(str(tmp_path / "supervisor.sock"))
         hung.listen()
+        assert supervisord.is_available()
         started_at = time.monotonic()
         with pytest.raises(OwnerError, match="does not answer"):
-            Remote(path).programs()
+            supervisord.owned()
     assert time.monotonic() - started_at < 5
 
 
