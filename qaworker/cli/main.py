@@ -14,7 +14,7 @@ from qaworker.errors import ExitCode, QAWorkerError
 # Name -> what --help says of it; kept here so that help imports no command.
 COMMANDS = {
     "cancel": "Remove a run's waiting messages; its outcomes stay.",
-    "check": "Check settings, Redis, workers, the API and the disk.",
+    "check": "Check settings, Redis, workers, the API, the disk and the owner.",
     "collect": "Wait for a submitted run and export its pairs.",
     "config": "Show the settings in force.",
     "drain": "Let workers finish what they run and take nothing new.",

@@ -60,9 +60,13 @@ def command(number: int, loglevel: str | None, logfile: Path | None) -> int:
     from qaworker.app import app
     from qaworker.store.connections import connect, require
 
-    for url in (values.redis_url, values.broker_url or values.redis_url):
-        with connect(url) as redis:
-            require(redis, patience_s=START_PATIENCE_S)
+    for variable, url in (
+        ("REDIS_URL", values.redis_url),
+        ("CELERY_BROKER_URL", values.broker_url),
+    ):
+        if url:
+            with connect(url) as redis:
+                require(redis, variable, patience_s=START_PATIENCE_S)
     if os.geteuid() == 0:
         log.warning("worker_runs_as_root")
         # Celery's own warning is a paragraph that advises an option there is not here.
