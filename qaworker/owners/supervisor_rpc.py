@@ -92,6 +92,19 @@ class Remote:
         self._path = path
         self._timeout_s = timeout_s
 
+    def listens(self) -> bool:
+        """Whether somebody listens, who may hang, or be another user's."""
+        connection = _Connection(self._path, self._timeout_s)
+        try:
+            connection.connect()
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError:
+            return True
+        finally:
+            connection.close()
+        return True
+
     def call(self, method: str, *arguments: str | bool) -> Any:
         """What a method of the ``supervisor`` namespace returns; None when it is so already.
 

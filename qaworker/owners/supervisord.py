@@ -24,7 +24,7 @@ from qaworker.owners.supervisor_rpc import PREFIX, NotThere, Program, Remote
 
 SOCKET: Final = "supervisor.sock"
 # supervisord answers from memory: one that takes longer hangs, and who only looks has little time.
-_QUERY_S: Final = 1.0
+_QUERY_S: Final = 0.7
 _COMMAND_S: Final = 10.0
 _START_S: Final = 20.0
 # A worker ends within 5 s of QUIT.
@@ -59,13 +59,7 @@ class Supervisord:
 
     def is_available(self) -> bool:
         """Whether a supervisord is there; to ask one that hangs, or is another user's, raises why."""
-        try:
-            self._glance.call("getState")
-        except NotThere:
-            return False
-        except OwnerError:
-            pass
-        return True
+        return self._glance.listens()
 
     def owned(self) -> list[Owned]:
         """Its workers; none while no supervisord runs."""
