@@ -19,6 +19,7 @@ is_dry=
 etc=/etc/qaworker
 units=/etc/systemd/system
 wrapper=/usr/local/bin/qaworker
+scripts=(start_celery.sh celery_monitor.sh)
 
 fail() {
   echo "install.sh: $2" >&2
@@ -81,8 +82,9 @@ install_program() {
   run "${pip[@]}" install --no-deps --force-reinstall "$prefix/source"
   run rm -rf "$prefix/source"
   local script
-  for script in start_celery.sh celery_monitor.sh; do
+  for script in "${scripts[@]}"; do
     write "$prefix/bin/$script" 0755 <"$source/bin/$script"
+    run ln -sf "$prefix/bin/$script" "/usr/local/bin/$script"
   done
   write "$prefix/deploy/supervisord.conf" 0644 <"$source/deploy/supervisord.conf"
 }
@@ -139,8 +141,8 @@ install_units() {
 }
 
 say_next() {
-  if systemctl --quiet is-active qa-celery; then
-    echo "installed; the workers that run go on as they are: systemctl reload qa-celery replaces one after the other"
+  if systemctl --quiet is-active 'qa-celery@*'; then
+    echo "installed; the workers go on as they are until: systemctl reload qa-celery (one after the other)"
     return
   fi
   echo "installed; now"
@@ -159,7 +161,7 @@ uninstall() {
   done
   run rm -rf "$units/qa-celery.service.d" "$units/qa-celery@.service.d"
   run systemctl daemon-reload
-  run rm -f /etc/logrotate.d/qaworker /etc/tmpfiles.d/qaworker.conf "$wrapper"
+  run rm -f /etc/logrotate.d/qaworker /etc/tmpfiles.d/qaworker.conf "$wrapper" "${scripts[@]/#//usr/local/bin/}"
   run rm -rf "$prefix/venv" "$prefix/bin" "$prefix/deploy" /run/qaworker
   if [[ -d $prefix ]]; then run rmdir --ignore-fail-on-non-empty "$prefix"; fi
   echo "removed; kept: $etc, /var/lib/qaworker, /var/log/qaworker and the user qaworker"

@@ -44,7 +44,7 @@ def test_units_are_valid_and_confined(host: SystemdHost, name: str) -> None:
         assert float(level[1]) <= MOST_EXPOSED
 
 
-def test_rights_of_what_is_installed(host: SystemdHost) -> None:
+def test_what_is_installed_works_and_has_its_rights(host: SystemdHost) -> None:
     paths = {
         ENV_FILE: "root:qaworker 640",
         KEY_FILE: "root:root 600",
@@ -55,6 +55,8 @@ def test_rights_of_what_is_installed(host: SystemdHost) -> None:
     }
     said = host.run("stat", "--format=%n=%U:%G %a", *paths).out
     assert dict(line.split("=") for line in said.splitlines()) == paths
+    assert host.run("qaworker", "config", "--check", check=False).code == 78
+    assert host.run("start_celery.sh", "status", check=False).code == 3
     assert host.run("logrotate", "--debug", "/etc/logrotate.d/qaworker").code == 0
 
 
@@ -108,7 +110,7 @@ def test_uninstalling_keeps_what_is_the_operators(fresh_host: SystemdHost) -> No
     left = state(host)
     for gone in (
         "system/qa-celery",
-        "/bin/qaworker",
+        "/usr/local/bin/",
         "logrotate.d/qaworker",
         "tmpfiles.d/qaworker",
     ):

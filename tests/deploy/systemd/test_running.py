@@ -106,6 +106,8 @@ def test_a_frozen_worker_is_replaced(host: SystemdHost, site: Site) -> None:
     host.run("kill", "-STOP", str(frozen))
     wait_until(lambda: host.pid(1) not in {0, frozen}, FROZEN_S, "the watchdog")
     assert "Watchdog timeout" in host.journal(unit(1))
+    # Where it hung.
+    assert "most recent call first" in host.journal(unit(1))
     assert [host.restarts(number) for number in (2, 3)] == [0, 0]
     check_finished(site, client, calls_per_chunk=2)
 
@@ -168,6 +170,18 @@ def test_a_wrong_setting_is_not_tried_again(host: SystemdHost) -> None:
     host.write(KEY_FILE, "sk-of-this-host\n")
     host.systemctl("start", UMBRELLA)
     assert host.states() == ["active"] * WORKERS
+
+
+def test_a_reload_into_a_wrong_setting_costs_one_worker(host: SystemdHost) -> None:
+    host.write(KEY_FILE, "sk-of-this-host\n")
+    host.systemctl("start", UMBRELLA)
+    host.write(KEY_FILE, "")
+    assert host.systemctl("reload", UMBRELLA, check=False).code == 1
+    assert sorted(host.states()) == ["active"] * (WORKERS - 1) + ["failed"]
+    assert "OPENAI_API_KEY is not set" in host.journal(UMBRELLA)
+    host.write(KEY_FILE, "sk-of-this-host\n")
+    host.systemctl("start", UMBRELLA)
+    wait_until(lambda: host.states() == ["active"] * WORKERS, RESTARTED_S, "the worker")
 
 
 def test_redis_away_at_the_start_is_waited_for(host: SystemdHost, site: Site) -> None:
