@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from gettext import gettext as _
 from typing import Final
@@ -12,15 +11,15 @@ from typing import Final
 from redis import Redis
 
 from qaworker.app import configuration
-from qaworker.errors import OwnerError, StoreUnavailable
+from qaworker.errors import Busy, OwnerError, StoreUnavailable
 from qaworker.owners import choosing, ending, processes
 from qaworker.owners.lock import locked
 from qaworker.owners.owner import Owned, Owner, OwnerName
 from qaworker.owners.readiness import HOST, living_here, wait_until_up
+from qaworker.owners.redis_at_hand import answering
 from qaworker.owners.systemd import Systemd
 from qaworker.settings import Settings
 from qaworker.store import fleet, heartbeats
-from qaworker.store.connections import connect, require
 from qaworker.store.heartbeats import Beat
 
 Say = Callable[[str], None]
@@ -29,7 +28,6 @@ DEFAULT_WORKERS: Final = 4
 START_TIMEOUT_S: Final = 60.0
 # For those that are still on their way.
 _ANNOUNCE_S: Final = 10.0
-_REDIS_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +51,14 @@ def start(values: Settings, wish: Wish, say: Say) -> None:
         OwnerError: another owner has workers here, or not all consume in time.
         NotAllowed: the owner wants more rights.
     """
-    with locked(values.runtime_dir, "start"), _redis(values) as redis:
+    with locked(values.runtime_dir, "start"), answering(values) as redis:
         owner = _chosen(values, wish, redis)
+        for beat in _running_here(redis):
+            if beat.state == "draining":
+                text = _(
+                    "{name} was told to stop and is still at it: start again when it has ended"
+                )
+                raise Busy(text.format(name=beat.name))
         before = _processes(owner)
         workers = _workers(owner, wish)
         if set(before) == set(range(1, workers + 1)):
@@ -62,6 +66,10 @@ def start(values: Settings, wish: Wish, say: Say) -> None:
             say(_("running already"))
         else:
             _start(redis, owner, wish, say)
+        levels = {beat.log_level for beat in _running_here(redis)}
+        if wish.log_level and levels != {wish.log_level}:
+            text = _("those that ran keep their log level: restart -l {level} changes it")
+            say(text.format(level=wish.log_level))
         _tell(redis, owner, say)
 
 
@@ -72,7 +80,7 @@ def restart(values: Settings, wish: Wish, say: Say) -> None:
         StoreUnavailable, ConfigError, Busy, OwnerError, NotAllowed: see :func:`start`; workers
             that were not replaced go on.
     """
-    with locked(values.runtime_dir, "restart"), _redis(values) as redis:
+    with locked(values.runtime_dir, "restart"), answering(values) as redis:
         owner = _chosen(values, wish, redis)
         before = _processes(owner)
         if not before:
@@ -158,7 +166,7 @@ def announce(values: Settings) -> None:
     owner = choosing.in_charge(values)
     if owner is None:
         raise OwnerError(_("nobody owns workers here: start them with start_celery.sh start"))
-    with _redis(values) as redis:
+    with answering(values) as redis:
         workers = owner.expected()
         fleet.expect(redis, HOST, workers)
         wait_until_up(redis, owner, set(range(1, workers + 1)), _ANNOUNCE_S)
@@ -166,7 +174,7 @@ def announce(values: Settings) -> None:
 
 def withdraw(values: Settings) -> None:
     """Record that no workers are to run here; raises StoreUnavailable."""
-    with _redis(values) as redis:
+    with answering(values) as redis:
         fleet.expect(redis, HOST, 0)
 
 
@@ -236,7 +244,7 @@ def _tell(redis: Redis, owner: Owner, say: Say) -> None:
 def _tell_farewells(values: Settings, numbers: Collection[int], say: Say) -> None:
     """What those that ended said at last, and who runs on all the same."""
     try:
-        with _redis(values) as redis:
+        with answering(values) as redis:
             for number in numbers:
                 name = f"qa_worker-{number}@{HOST}"
                 if (farewell := heartbeats.farewell(redis, name)) is not None:
@@ -255,33 +263,7 @@ def _tell_farewells(values: Settings, numbers: Collection[int], say: Say) -> Non
 
 def _record_expected(values: Settings, workers: int, say: Say) -> None:
     try:
-        with _redis(values) as redis:
+        with answering(values) as redis:
             fleet.expect(redis, HOST, workers)
     except StoreUnavailable as error:
         say(str(error))
-
-
-@contextmanager
-def _redis(values: Settings) -> Iterator[Redis]:
-    """A client of a Redis that answers, where the queue's answers too.
-
-    Raises:
-        StoreUnavailable: one of them does not answer within a second; it says how to start it.
-    """
-    for variable, url in (
-        ("REDIS_URL", values.redis_url),
-        ("CELERY_BROKER_URL", values.broker_url),
-    ):
-        try:
-            if url:
-                with connect(url, timeout_s=_REDIS_S) as redis:
-                    require(redis)
-        except StoreUnavailable as error:
-            raise StoreUnavailable(
-                _(
-                    "Redis does not answer at {url}: start it (Debian: sudo systemctl start"
-                    " redis-server; macOS: brew services start redis), or correct {variable}"
-                ).format(url=url, variable=variable)
-            ) from error
-    with connect(values.redis_url) as redis:
-        yield redis

@@ -14,7 +14,7 @@ from gettext import gettext as _
 from pathlib import Path
 from typing import Final
 
-from qaworker.errors import OwnerError
+from qaworker.errors import NotAllowed, OwnerError
 from qaworker.owners import ending, files, log_files, processes
 from qaworker.owners.files import writing
 from qaworker.owners.owner import Owned, OwnerName
@@ -128,6 +128,10 @@ class PidFiles:
                 process = _parsed(path.read_text(encoding="utf-8", errors="replace"))
             except FileNotFoundError:  # removed in between
                 continue
+            except PermissionError as error:
+                raise NotAllowed(
+                    _("{path} cannot be read: run this as root").format(path=path)
+                ) from error
             is_ours = process is not None and process.instance == str(self._runtime_dir)
             found.append(_PidFile(path, int(number), process if is_ours else None))
         return sorted(found, key=lambda file: file.number)

@@ -188,4 +188,7 @@ def _ancestors() -> Iterator[int]:
     pid = os.getpid()
     while pid:
         yield pid
-        pid = int(_stat(pid)[_PARENT])
+        try:
+            pid = int(_stat(pid)[_PARENT])
+        except FileNotFoundError:  # it has just ended
+            return

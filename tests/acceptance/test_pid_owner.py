@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -240,6 +241,29 @@ def test_a_stop_needs_no_redis(site: Site, operate: Operate) -> None:
     said = operator.do("stop", REDIS_URL="unix:///nowhere/redis.sock")
     assert "Redis does not answer" in said
     assert not operator.processes()
+
+
+def test_a_stop_that_nobody_waits_for_goes_on(site: Site, operate: Operate) -> None:
+    """Ctrl-C at a stop; a start right then would find processes that are about to end."""
+    site.simulate("--latency", "15")
+    operator = operate()
+    operator.do("start", "-w", "1")
+    site.generate(site.dataset(12), "run", "--use-celery")
+    site.wait_in_flight(12)
+    with operator.begin("stop") as stop:
+        wait_until(
+            lambda: [beat.state for beat in heartbeats.living(site.redis)] == ["draining"],
+            30,
+            "the worker to drain",
+        )
+        stop.signal(signal.SIGINT)
+        assert stop.wait_exit(10) == 130
+    refused = operator.run("start", "-w", "1")
+    assert refused.code == 75
+    assert "qa_worker-1" in refused.complaint
+    wait_until(lambda: not operator.processes(), 30, "the worker to end")
+    assert site.api.stats()["calls"] == 12
+    operator.do("start", "-w", "1")
 
 
 def test_a_wrong_setting_of_the_workers_is_said_with_their_last_line(
