@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -169,17 +168,12 @@ class Container:
             if self._machine:
                 self.power_off()
         finally:
-            if self._leader:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(self._leader, signal.SIGKILL)
+            group = Path(f"/proc/{self._holder.pid}/root/sys/fs/cgroup/{self._name}")
+            if group.exists():
+                (group / "cgroup.kill").write_text("1", "ascii")
+                wait_until(lambda: _is_removed(group), POWEROFF_S, "the end of all its processes")
             if self._machine:
                 self._machine.end()
-            groups = Path(f"/proc/{self._holder.pid}/root/sys/fs/cgroup/{self._name}")
-            for group in sorted(groups.rglob("*/"), reverse=True):
-                with contextlib.suppress(OSError):  # rmdir is all that a control group knows
-                    group.rmdir()
-            with contextlib.suppress(OSError):
-                groups.rmdir()
             self._holder.end()
             shutil.rmtree(self._directory)
 
@@ -211,3 +205,11 @@ def _is_init(pid: int) -> bool:
         return False
     numbers = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[1:]
     return len(numbers) > 1 and numbers[-1] == "1"
+
+
+def _is_removed(group: Path) -> bool:
+    # Children first; one is busy until its last process has ended.
+    for path in (*sorted(group.rglob("*/"), reverse=True), group):
+        with contextlib.suppress(OSError):
+            path.rmdir()
+    return not group.exists()
