@@ -22,7 +22,7 @@ from qaworker.owners.systemctl import run, show, systemctl
 UMBRELLA: Final = "qa-celery.service"
 INSTANCES: Final = "qa-celery@*.service"
 DROP_IN: Final = Path("/etc/systemd/system/qa-celery.service.d/workers.conf")
-START_ENV: Final = Path("/run/qaworker/start.env")
+START_ENV: Final = Path("/run/qaworker.env")
 """What a start said, read by the units after the installation's settings; gone with the next boot."""
 
 _POLL_S: Final = 0.1
@@ -94,10 +94,9 @@ class Systemd:
         if _wanted(umbrella) != set(range(1, workers + 1)):
             replace(DROP_IN, drop_in(workers))
             systemctl("daemon-reload")
+        # Else a failure of before would be taken for one of this start.
+        self._forget_failures()
         owned = self.owned()
-        if failed := [instance(one.number) for one in owned if one.state == "failed"]:
-            # Else a failure of before would be taken for one of this start.
-            systemctl("reset-failed", *failed)
         live = {one.number for one in owned if one.state in {"running", "starting"}}
         surplus = {number for number in live if number > workers}
         if surplus:
@@ -124,6 +123,8 @@ class Systemd:
                     break
                 time.sleep(_POLL_S)
             else:
+                # One that was ended by force has failed, for systemd.
+                self._forget_failures()
                 return
         raise OwnerError(
             _("systemd did not end all workers: see `systemctl status '{units}'`").format(
@@ -157,6 +158,11 @@ class Systemd:
         """The last lines of the journal; none for a user who may not read it."""
         options = ("--no-pager", "--quiet", "--output=cat", f"--lines={count}")
         return run("journalctl", f"--unit={INSTANCES}", *options).splitlines()
+
+    def _forget_failures(self) -> None:
+        failed = [instance(one.number) for one in self.owned() if one.state == "failed"]
+        if failed:
+            systemctl("reset-failed", *failed)
 
     def _is_ending(self) -> bool:
         umbrella = show(UMBRELLA, "ActiveState")[0]["ActiveState"]
