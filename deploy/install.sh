@@ -2,16 +2,16 @@
 # Installs qaworker on a systemd host, from the checkout it lies in; run it as root. Run it again to
 # upgrade, or after a change of QAWORKER_TASK_HARD_LIMIT_S. It starts nothing.
 #
-#   deploy/install.sh [--prefix DIR] [--workers N]   DIR is /opt/qaworker, N is 4 at first
+#   deploy/install.sh [--prefix DIR] [--workers N]   DIR is /opt/qaworker, N is 4 at first; then as before
 #   deploy/install.sh --dry-run                      says what it would do, and does nothing
 #   deploy/install.sh --uninstall                    stops all, and keeps settings, key, data and logs
 #
-# Exit codes: 0 done, 2 wrong usage, 69 no suitable Python or no systemd, 77 not root, 78 a wrong
+# Exit codes: 0 done, 2 wrong usage, 69 no suitable Python or systemd, 77 not root, 78 a wrong
 # setting in /etc/qaworker/qaworker.env, else those of what failed.
 set -euo pipefail
 
 source=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-prefix=/opt/qaworker
+prefix=
 workers=
 action=install
 is_dry=
@@ -24,6 +24,23 @@ scripts=(start_celery.sh celery_monitor.sh)
 fail() {
   echo "install.sh: $2" >&2
   exit "$1"
+}
+
+# Where the command on PATH says that it is installed, else the default.
+find_prefix() {
+  local found=
+  if [[ -e $wrapper ]]; then found=$(sed -n 's|^exec \(.*\)/venv/bin/qaworker .*|\1|p' "$wrapper"); fi
+  echo "${found:-/opt/qaworker}"
+}
+
+# LoadCredential= and its %d came with 250.
+require_systemd() {
+  local version
+  if [[ ! -d /run/systemd/system ]]; then
+    fail 69 "systemd does not run here: deploy/supervisord.conf is for hosts without it"
+  fi
+  version=$(systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')
+  if [[ $version -lt 250 ]]; then fail 69 "systemd $version is too old: 250 is the oldest with what the units use"; fi
 }
 
 # Does it, or only says so.
@@ -162,9 +179,10 @@ uninstall() {
   run rm -rf "$units/qa-celery.service.d" "$units/qa-celery@.service.d"
   run systemctl daemon-reload
   run rm -f /etc/logrotate.d/qaworker /etc/tmpfiles.d/qaworker.conf "$wrapper" "${scripts[@]/#//usr/local/bin/}"
-  run rm -rf "$prefix/venv" "$prefix/bin" "$prefix/deploy" /run/qaworker
+  run rm -rf "$prefix/venv" "$prefix/bin" "$prefix/deploy" /run/qaworker /run/qaworker.env
+  # For what is somebody else's in it.
   if [[ -d $prefix ]]; then run rmdir --ignore-fail-on-non-empty "$prefix"; fi
-  echo "removed; kept: $etc, /var/lib/qaworker, /var/log/qaworker and the user qaworker"
+  if [[ ! $is_dry ]]; then echo "removed; kept: $etc, /var/lib/qaworker, /var/log/qaworker and the user qaworker"; fi
 }
 
 parse() {
@@ -185,6 +203,7 @@ parse() {
     esac
     shift
   done
+  prefix=${prefix:-$(find_prefix)}
   if [[ ! $prefix =~ ^/[A-Za-z0-9._/-]+$ ]]; then
     fail 2 "--prefix wants an absolute path of letters, digits, and . _ - /"
   fi
@@ -196,9 +215,7 @@ parse() {
 main() {
   parse "$@"
   if [[ ! $is_dry && $(id -u) != 0 ]]; then fail 77 "run it as root, or with sudo"; fi
-  if [[ ! $is_dry && ! -d /run/systemd/system ]]; then
-    fail 69 "systemd does not run here: deploy/supervisord.conf is for hosts without it"
-  fi
+  if [[ ! $is_dry ]]; then require_systemd; fi
   umask 022
   if [[ $action == uninstall ]]; then
     uninstall

@@ -26,8 +26,10 @@ def locked(runtime_dir: Path, action: str) -> Iterator[None]:
     """
     with writing(runtime_dir):
         runtime_dir.mkdir(parents=True, exist_ok=True)
-        file = (runtime_dir / LOCK_NAME).open("a+", encoding="utf-8")
-    with file:
+        # Root follows no link that the user of the directory may have left.
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(runtime_dir / LOCK_NAME, flags, 0o644)
+    with os.fdopen(descriptor, "r+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -124,7 +124,7 @@ class SystemdHost(Container):
         """Stop all workers and forget what a test did."""
         self.systemctl("stop", UMBRELLA, INSTANCES)
         self.run("systemctl", "reset-failed")
-        self.run("rm", "-f", "/run/qaworker/start.env")
+        self.run("rm", "-f", "/run/qaworker.env")
         self.write(KEY_FILE, "")
         self.configure()
         with Redis.from_url(self.redis_server.url) as redis:

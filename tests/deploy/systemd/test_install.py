@@ -105,7 +105,8 @@ def test_uninstalling_keeps_what_is_the_operators(fresh_host: SystemdHost) -> No
     assert host.states() == ["active"] * 2
     assert f"{prefix}/venv/" in host.property("ExecStart", unit(1))
 
-    host.install("--prefix", prefix, "--uninstall")
+    # It knows where.
+    host.install("--uninstall")
     assert host.states() == []
     left = state(host)
     for gone in (
