@@ -13,6 +13,7 @@ from redis import Redis
 from qaworker.app import configuration
 from qaworker.errors import Busy, OwnerError, StoreUnavailable
 from qaworker.owners import choosing, ending, processes
+from qaworker.owners.files import replace
 from qaworker.owners.lock import locked
 from qaworker.owners.owner import Owned, Owner, OwnerName
 from qaworker.owners.readiness import HOST, living_here, wait_until_up
@@ -25,6 +26,8 @@ from qaworker.store.heartbeats import Beat
 Say = Callable[[str], None]
 
 DEFAULT_WORKERS: Final = 4
+LAST_NAME: Final = "workers"
+"""In the runtime directory: how many were started last, for a start after a stop."""
 START_TIMEOUT_S: Final = 60.0
 # For those that are still on their way.
 _ANNOUNCE_S: Final = 10.0
@@ -60,12 +63,12 @@ def start(values: Settings, wish: Wish, say: Say) -> None:
                 )
                 raise Busy(text.format(name=beat.name))
         before = _processes(owner)
-        workers = _workers(owner, wish)
+        workers = _workers(values, owner, wish)
         if set(before) == set(range(1, workers + 1)):
             fleet.expect(redis, HOST, workers)
             say(_("running already"))
         else:
-            _start(redis, owner, wish, say)
+            _start(values, redis, owner, wish, say=say)
         levels = {beat.log_level for beat in _running_here(redis)}
         if wish.log_level and levels != {wish.log_level}:
             text = _("those that ran keep their log level: restart -l {level} changes it")
@@ -85,7 +88,7 @@ def restart(values: Settings, wish: Wish, say: Say) -> None:
         before = _processes(owner)
         if not before:
             say(_("no worker runs: starting"))
-        workers = _start(redis, owner, wish, say)
+        workers = _start(values, redis, owner, wish, say=say)
         for number in sorted(number for number in before if number <= workers):
             owner.restart(number, values.stop_timeout_s)
             wait_until_up(redis, owner, {number}, wish.timeout_s)
@@ -188,7 +191,7 @@ def _chosen(values: Settings, wish: Wish, redis: Redis) -> Owner:
         values.require_api_key()
     owned = {one.pid for one in owner.owned()}
     for beat in here:
-        if beat.pid not in owned and beat.number <= _workers(owner, wish):
+        if beat.pid not in owned and beat.number <= _workers(values, owner, wish):
             raise OwnerError(
                 _("{name} runs already, and was not started by {owner}: kill -TERM {pid}").format(
                     name=beat.name, owner=owner.name, pid=beat.pid
@@ -202,17 +205,26 @@ def _running_here(redis: Redis) -> list[Beat]:
     return [beat for beat in living_here(redis) if processes.exists(beat.pid)]
 
 
-def _workers(owner: Owner, wish: Wish) -> int:
-    installed = owner.configured() if isinstance(owner, Systemd) else 0
-    return wish.workers or owner.expected() or installed or DEFAULT_WORKERS
+def _workers(values: Settings, owner: Owner, wish: Wish) -> int:
+    """As many as are wished for, run, or were started last."""
+    last = owner.configured() if isinstance(owner, Systemd) else _started_last(values)
+    return wish.workers or owner.expected() or last or DEFAULT_WORKERS
 
 
-def _start(redis: Redis, owner: Owner, wish: Wish, say: Say) -> int:
+def _started_last(values: Settings) -> int:
+    try:
+        return int((values.runtime_dir / LAST_NAME).read_text(encoding="ascii"))
+    except (OSError, ValueError):  # nothing was, since the host booted
+        return 0
+
+
+def _start(values: Settings, redis: Redis, owner: Owner, wish: Wish, *, say: Say) -> int:
     """Start what is missing and stop the surplus; how many run in the end, all consuming."""
     before = _processes(owner)
-    workers = _workers(owner, wish)
+    workers = _workers(values, owner, wish)
     _forget_the_dead(redis, say)
     owner.start(workers, wish.log_level)
+    replace(values.runtime_dir / LAST_NAME, f"{workers}\n")
     fleet.expect(redis, HOST, workers)
     wait_until_up(redis, owner, set(range(1, workers + 1)) - before.keys(), wish.timeout_s)
     return workers

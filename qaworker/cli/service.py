@@ -80,7 +80,7 @@ def _complaints(parent: click.Context | None, info_name: str | None) -> Iterator
     "--workers",
     type=click.IntRange(1, MOST_WORKERS),
     metavar="N",
-    help="start, restart: how many worker processes.  [default: as many as run, else 4]",
+    help="start, restart: how many worker processes.  [default: as many as run or ran last, else 4]",
 )
 @click.option(
     "-l",

@@ -84,9 +84,13 @@ def test_scaling_leaves_those_alone_that_stay(site: Site, operate: Operate) -> N
     refused = operator.run("start", "--via", "supervisor")
     assert refused.code == 1
     assert "run under pid" in refused.complaint
+    operator.do("start", "-w", "2")
     assert "no worker runs" not in operator.do("stop")
     assert "no worker runs" in operator.do("stop")
     assert fleet.expected(site.redis) == {socket.gethostname(): 0}
+    # As many as there were.
+    operator.do("start")
+    assert set(operator.pids()) == {1, 2}
 
 
 def test_a_restart_under_load_replaces_one_after_the_other(site: Site, operate: Operate) -> None:
