@@ -15,6 +15,9 @@ from qaworker.cli import service
 @pytest.fixture(autouse=True)
 def _installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Directories of its own, and no Redis."""
+    # They hold for a process, which other tests share.
+    monkeypatch.setattr(service.logs, "configure", lambda *_: None)
+    monkeypatch.setattr(service.translations, "bind", lambda: None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("REDIS_URL", f"unix://{tmp_path}/redis.sock")
     monkeypatch.setenv("OPENAI_API_KEY", "test-key")
