@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from qaworker import logs, translations
 from qaworker.cli import main as cli
 from qaworker.cli import service
 
@@ -16,8 +17,8 @@ from qaworker.cli import service
 def _installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Directories of its own, and no Redis."""
     # They hold for a process, which other tests share.
-    monkeypatch.setattr(service.logs, "configure", lambda *_: None)
-    monkeypatch.setattr(service.translations, "bind", lambda: None)
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
+    monkeypatch.setattr(translations, "bind", lambda: None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("REDIS_URL", f"unix://{tmp_path}/redis.sock")
     monkeypatch.setenv("OPENAI_API_KEY", "test-key")
