@@ -18,6 +18,7 @@ from typing import Final, Literal
 
 from qaworker.errors import OwnerError
 from qaworker.owners import files, log_files, processes, supervisor_setup
+from qaworker.owners.ending import QUIT_GRACE_S
 from qaworker.owners.owner import Owned, OwnerName
 from qaworker.owners.processes import Process
 from qaworker.owners.supervisor_rpc import PREFIX, NotThere, Program, Remote
@@ -27,8 +28,6 @@ SOCKET: Final = "supervisor.sock"
 _QUERY_S: Final = 0.7
 _COMMAND_S: Final = 10.0
 _START_S: Final = 20.0
-# A worker ends within 5 s of QUIT.
-_QUIT_GRACE_S: Final = 7.0
 _KILL_GRACE_S: Final = 10.0
 _POLL_S: Final = 0.1
 # Between fork and exec a process still has supervisord's handler, which loses the signal.
@@ -178,7 +177,7 @@ class Supervisord:
     def _end(self, numbers: Collection[int], timeout_s: float) -> None:
         """TERM, after ``timeout_s`` QUIT, both to the main processes alone, and in the end KILL."""
         quit_at = time.monotonic() + timeout_s
-        kill_at = quit_at + _QUIT_GRACE_S
+        kill_at = quit_at + QUIT_GRACE_S
         give_up_at = kill_at + _KILL_GRACE_S
         was_quit: set[str] = set()
         while left := [program for program in self._found(numbers) if not program.is_over]:
