@@ -16,12 +16,12 @@ from qaworker.owners.lock import LOCK_NAME, locked
 
 
 @pytest.fixture
-def full_disk() -> Iterator[None]:
-    """No file of this process may become longer than nothing."""
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A directory where files can be made, and nothing be written into them."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
-    yield
+    yield tmp_path
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
     signal.signal(signal.SIGXFSZ, handler)
 
@@ -53,20 +53,14 @@ def test_neither_a_log_nor_a_lock_is_a_link(link: Path) -> None:
     assert (link.parent.parent / "victim").read_text(encoding="utf-8") == "precious"
 
 
-@pytest.mark.usefixtures("full_disk")
-def test_on_a_full_disk_nothing_is_left_half_done(tmp_path: Path) -> None:
+def test_on_a_full_disk_nothing_is_left_half_done(full_disk: Path) -> None:
     with pytest.raises(OwnerError, match="file"):
-        replace(tmp_path / "file", "ours")
-    assert list(tmp_path.iterdir()) == []
+        replace(full_disk / "file", "ours")
+    assert list(full_disk.iterdir()) == []
 
 
-@pytest.mark.usefixtures("full_disk")
-def test_on_a_full_disk_the_lock_is_held_all_the_same(tmp_path: Path) -> None:
-    with (
-        locked(tmp_path, "stop"),
-        pytest.raises(Busy, match="at work"),
-        locked(tmp_path, "start"),
-    ):
+def test_on_a_full_disk_the_lock_is_held_all_the_same(full_disk: Path) -> None:
+    with locked(full_disk, "stop"), pytest.raises(Busy), locked(full_disk, "start"):
         pass
 
 
