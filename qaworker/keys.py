@@ -77,6 +77,11 @@ def quiet() -> str:
     return f"{PREFIX}quiet"
 
 
+def probe() -> str:
+    """String: that the queue's Redis takes writes (in that Redis); expires within a second."""
+    return f"{PREFIX}probe"
+
+
 def cancelled(run_id: str) -> str:
     """String: when a run was cancelled, in seconds; expires after a day."""
     return f"{PREFIX}cancelled:{run_id}"

@@ -14,6 +14,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from qaworker import keys
 from qaworker.errors import ConfigError, StoreUnavailable
 
 _RETRY_S: Final = 0.5
@@ -77,6 +78,12 @@ def connect_async(url: str) -> AsyncRedis:
             socket_connect_timeout=_CONNECT_TIMEOUT_S,
         )
     return AsyncRedis.from_pool(pool)
+
+
+def check_writable(redis: Redis) -> None:
+    """Raise StoreUnavailable unless Redis takes writes; out of memory it still answers a ping."""
+    with store_errors():
+        redis.set(keys.probe(), b"", ex=1)
 
 
 def require(redis: Redis, variable: str = "REDIS_URL", *, patience_s: float = 0.0) -> None:
