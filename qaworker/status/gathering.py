@@ -6,7 +6,6 @@ says of it is asked here. Neither waits for a worker that hangs.
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from gettext import gettext as _
 from typing import Final
 
 from qaworker.errors import OwnerError, StoreUnavailable
-from qaworker.owners import choosing
+from qaworker.owners import choosing, processes
 from qaworker.owners.owner import Owned, Owner
 from qaworker.settings import Settings
 from qaworker.status.picture import Status, Worker
@@ -156,19 +155,9 @@ def _workers(owns: _Owns, seen: Sequence[Seen], host: str) -> list[Worker]:
 
 
 def _without_owner(worker: Worker) -> Worker:
-    if worker.state != "silent" or _is_there(worker.pid):
+    if worker.state != "silent" or processes.exists(worker.pid):
         return worker
     return replace(worker, state="gone", pid=0)
-
-
-def _is_there(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def _beating(seen: Seen) -> Worker:

@@ -41,6 +41,7 @@ def test_a_process_is_signalled(child: subprocess.Popen[bytes]) -> None:
     process.wait(10)
     # Nobody has waited for it yet: a zombie does not run.
     assert not process.is_running
+    assert not processes.exists(child.pid)
     assert child.wait() == -signal.SIGTERM
     assert Process.of(child.pid) is None
     assert not process.send(signal.SIGTERM)
@@ -74,12 +75,48 @@ def test_who_asks_is_not_found(tmp_path: Path) -> None:
     assert subprocess.run(command, env=env, capture_output=True, check=True).stdout == b"[]\n"
 
 
-def test_a_session_belongs_to_who_began_it(tmp_path: Path) -> None:
+def test_whoever_has_the_number_of_one_that_ended_is_not_looked_at(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be another user's, whose environment is not shown."""
+    ended = replace(of(child), started=1)
+
+    def refuse(pid: int) -> str:
+        raise PermissionError(pid)
+
+    monkeypatch.setattr(processes, "_instance", refuse)
+    assert not ended.send(signal.SIGTERM)
+
+
+def test_the_mark_of_a_process_in_a_container_is_not_ours(
+    child: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    """There the installation has the same directory."""
+    apart = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if subprocess.run([*apart, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a process namespace of its own takes root")
+    said = tmp_path / "said"
+    script = 'echo up > "$0"; read -r end'
+    with subprocess.Popen(
+        [*apart, "--kill-child", "sh", "-c", script, str(said)],
+        stdin=subprocess.PIPE,
+        env={MARKER: str(tmp_path), "PATH": os.environ["PATH"]},
+    ) as container:
+        wait_until(said.exists, 10, "the process in the container")
+        # The program that made the namespace is outside.
+        assert processes.marked(tmp_path) == sorted(
+            [of(child), of(container)], key=lambda process: process.pid
+        )
+        container.communicate(b"end\n", 10)
+
+
+def test_a_group_belongs_to_who_began_it(tmp_path: Path) -> None:
     with subprocess.Popen(
         ["sh", "-c", "sleep 300 & wait"], start_new_session=True, env={MARKER: str(tmp_path)}
     ) as leader:
         wait_until(lambda: len(processes.marked(tmp_path)) == 2, 10, "the child")
-        assert all(of(leader).leads(process) for process in processes.marked(tmp_path))
+        found = processes.marked(tmp_path)
+        assert [one for one in found if not of(leader).leads(one)] == [of(leader)]
         me = Process.of(os.getpid())
         assert me
         assert not of(leader).leads(me)
