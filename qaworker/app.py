@@ -174,6 +174,24 @@ class WorkerLogging(Logging):  # type: ignore[misc]  # celery has no types
         return True
 
 
-app = Celery("qaworker", set_as_current=False, log=WorkerLogging)
+class Application(Celery):  # type: ignore[misc]  # celery has no types
+    """Reads its settings from ``settings`` alone.
+
+    Celery prefers CELERY_BROKER_URL and its like in the environment to what it was configured with,
+    and kombu reads a Redis address in another way than we do.
+    """
+
+    backend_cls = "disabled"
+
+    def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
+        """Celery's, with our address."""
+        return super().connection_for_read(url or self.conf["broker_url"], **options)
+
+    def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
+        """Celery's, with our address."""
+        return super().connection_for_write(url or self.conf["broker_url"], **options)
+
+
+app = Application("qaworker", set_as_current=False, log=WorkerLogging)
 app.add_defaults(lambda: configuration(settings.load()))
 app.steps["consumer"] |= {Leases, PulseStep}
