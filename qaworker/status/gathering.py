@@ -169,7 +169,7 @@ def _beating(seen: Seen) -> Worker:
         pid=beat.pid,
         owner=beat.owner,
         state=beat.state if seen.is_living else "silent",
-        uptime_s=max(0.0, time.time() - beat.started_at),
+        uptime_s=None if beat.started_at is None else max(0.0, time.time() - beat.started_at),
         memory_mib=beat.memory_mib,
         heartbeat_age_s=seen.age_s,
         tasks=beat.tasks,

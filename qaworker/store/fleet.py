@@ -18,10 +18,10 @@ def expect(redis: Redis, host: str, workers: int) -> None:
 
 
 def expected(redis: Any) -> dict[str, int]:
-    """Worker processes that are to run, by host; raises StoreUnavailable."""
+    """Worker processes that are to run, by host where that is a number; raises StoreUnavailable."""
     with store_errors():
         hosts = redis.hgetall(keys.expected())
-    return {host.decode(): int(workers) for host, workers in hosts.items()}
+    return {host.decode(): int(workers) for host, workers in hosts.items() if workers.isdigit()}
 
 
 def make_quiet(redis: Redis, names: Iterable[str]) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from redis import Redis
 
-from qaworker import keys
+from qaworker import keys, logs
 from qaworker.store.connections import store_errors
 
 BEAT_INTERVAL_S = 5.0
@@ -18,12 +19,17 @@ FRESH_S = 15.0
 _FORGET = timedelta(days=1)
 _FAREWELL_TTL = timedelta(hours=1)
 
+log = logs.get(__name__)
+
+M = TypeVar("M", bound=BaseModel)
+
 
 class Beat(BaseModel):
     """One worker process.
 
     While hosts are upgraded one after the other, versions read each other's beats: what a version
-    does not know it ignores, and what is missing has a default.
+    does not know it ignores, and what is missing has a default. One that cannot be read at all is
+    left out.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -32,9 +38,9 @@ class Beat(BaseModel):
     pid: int
     owner: str = "none"
     """``systemd``, ``supervisor``, ``pid`` or ``none``."""
-    pool: str
+    pool: str = ""
     version: str = ""
-    started_at: float
+    started_at: float | None = None
     """Seconds since the epoch, by its host's clock."""
     memory_mib: float = 0.0
     log_level: str = ""
@@ -44,8 +50,8 @@ class Beat(BaseModel):
     """Held, under way."""
     oldest_task_s: float = 0.0
     tasks_done: int = 0
-    calls_in_flight: int
-    chunks_done: int
+    calls_in_flight: int = 0
+    chunks_done: int = 0
     held: str = ""
     """Why it calls nobody, while its account is broken."""
 
@@ -81,6 +87,19 @@ class Farewell(BaseModel):
 
     finished: int
     handed_back: int
+
+
+def _read(model: type[M], name: str, blob: bytes) -> M | None:
+    try:
+        return model.model_validate_json(blob)
+    except ValidationError:
+        _complain(model.__name__, name)
+        return None
+
+
+@cache  # who watches reads it again and again
+def _complain(model: str, name: str) -> None:
+    log.warning("unreadable_in_redis", what=model.lower(), worker=name)
 
 
 def _now_s(redis: Any) -> float:
@@ -128,10 +147,10 @@ def greet(redis: Redis, name: str) -> None:
 
 
 def farewell(redis: Any, name: str) -> Farewell | None:
-    """What a worker said at last, unless it was killed; raises StoreUnavailable."""
+    """What a worker said at last, unless it was killed or cannot be read; raises StoreUnavailable."""
     with store_errors():
         blob = redis.get(keys.farewell(name))
-    return None if blob is None else Farewell.model_validate_json(blob)
+    return None if blob is None else _read(Farewell, name, blob)
 
 
 def seen(redis: Any) -> list[Seen]:
@@ -141,9 +160,9 @@ def seen(redis: Any) -> list[Seen]:
         scores = redis.zrange(keys.heartbeats(), 0, -1, withscores=True)
         blobs = redis.mget([keys.worker(name.decode()) for name, _ in scores]) if scores else []
     found = [
-        Seen(Beat.model_validate_json(blob), now - at)
-        for (_, at), blob in zip(scores, blobs, strict=True)
-        if blob is not None
+        Seen(beat, now - at)
+        for (name, at), blob in zip(scores, blobs, strict=True)
+        if blob is not None and (beat := _read(Beat, name.decode(), blob)) is not None
     ]
     return sorted(found, key=lambda one: one.beat.name)
 

@@ -52,6 +52,27 @@ def test_versions_read_each_others_beats(redis_client: Any) -> None:
     assert heartbeats.living(redis_client) == [ONE.model_copy(update={"state": "dreaming"})]
 
 
+def test_a_beat_of_a_name_and_a_pid_is_enough(redis_client: Any) -> None:
+    heartbeats.beat(redis_client, ONE)
+    redis_client.set(keys.worker(ONE.name), json.dumps({"name": ONE.name, "pid": ONE.pid}))
+    assert heartbeats.living(redis_client) == [Beat(name=ONE.name, pid=ONE.pid)]
+
+
+@pytest.mark.parametrize("blob", ["", "{}", "[1]", '{"name": "x", "pid": 1, "tasks": null}'])
+def test_what_cannot_be_read_hides_nobody_else(
+    redis_client: Any, capsys: pytest.CaptureFixture[str], blob: str
+) -> None:
+    for beat in (ONE, TWO):
+        heartbeats.beat(redis_client, beat)
+    heartbeats._complain.cache_clear()
+    redis_client.set(keys.worker(ONE.name), blob)
+    for _ in range(3):
+        assert heartbeats.living(redis_client) == [TWO]
+    assert "".join(capsys.readouterr()).count("unreadable_in_redis") == 1
+    redis_client.set(keys.farewell(ONE.name), blob)
+    assert heartbeats.farewell(redis_client, ONE.name) is None
+
+
 def test_without_workers_nobody_lives(redis_client: Redis) -> None:
     assert heartbeats.living(redis_client) == []
 
@@ -112,6 +133,7 @@ def test_each_host_has_its_expected_number(redis_client: Any) -> None:
     fleet.expect(redis_client, "a", 4)
     fleet.expect(redis_client, "b", 2)
     fleet.expect(redis_client, "a", 0)
+    redis_client.hset(keys.expected(), "c", "many")
     assert fleet.expected(redis_client) == {"a": 0, "b": 2}
 
 
