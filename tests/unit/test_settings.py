@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import errno
 import traceback
 from pathlib import Path
 
 import pytest
 
 from qaworker import heart, settings
-from qaworker.errors import ConfigError
+from qaworker.errors import ConfigError, NotAllowed
 from qaworker.settings import OPENAI_URL, Settings
 
 VALUES: dict[str, tuple[str, str, object]] = {
@@ -140,6 +141,47 @@ def test_a_file_that_is_not_there_is_one_line(
     with pytest.raises(ConfigError, match=rf"{variable}: .*missing: No such file") as caught:
         settings.load()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"), [*WRONG, ("REDIS_URL", "redis://user:[x"), ("OPENAI_API_KEY_FILE", "no")]
+)
+def test_a_wrong_value_leaves_the_others_usable(
+    variable: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QAWORKER_RUNTIME_DIR", "/srv/run")
+    monkeypatch.setenv(variable, text)
+    values, problem = settings.load_as_far_as_possible()
+    assert variable in str(problem)
+    assert values.runtime_dir == Path("/srv/run")
+    assert values.stop_timeout_s == 330
+    assert values.redis_url == Settings.model_fields["redis_url"].default
+
+
+def test_without_its_file_the_environment_is_usable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QAWORKER_ENV_FILE", "/srv/missing")
+    monkeypatch.setenv("QAWORKER_THREADS", "7")
+    values, problem = settings.load_as_far_as_possible()
+    assert "/srv/missing" in str(problem)
+    assert values.threads == 7
+
+
+def test_right_values_are_no_problem() -> None:
+    assert settings.load_as_far_as_possible() == (settings.load(), None)
+
+
+def test_settings_that_are_not_for_this_user_take_rights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    # Root may read every file.
+    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setenv("QAWORKER_ENV_FILE", str(tmp_path))
+    for load in (settings.load, settings.load_as_far_as_possible):
+        with pytest.raises(NotAllowed, match="as root, or as a member of the group qaworker"):
+            load()
 
 
 def test_owners_wait_longer_than_a_worker_takes() -> None:
