@@ -63,11 +63,7 @@ class Process:
     @property
     def command(self) -> str:
         """Its command line; empty when it has ended."""
-        try:
-            words = (_PROC / str(self.pid) / "cmdline").read_bytes().split(b"\0")
-        except (FileNotFoundError, ProcessLookupError):
-            return ""
-        return " ".join(word.decode(errors="replace") for word in words).strip()
+        return command(self.pid)
 
     @property
     def started_at(self) -> float:
@@ -200,6 +196,15 @@ def environment(pid: int) -> dict[str, str]:
     variables = (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
     pairs = (os.fsdecode(variable).partition("=") for variable in variables)
     return {name: value for name, equals, value in pairs if equals}
+
+
+def command(pid: int) -> str:
+    """The command line of a process; empty when it has ended."""
+    try:
+        words = (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return " ".join(word.decode(errors="replace") for word in words).strip()
 
 
 def _is_in_our_namespace(pid: int) -> bool:

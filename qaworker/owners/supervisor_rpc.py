@@ -11,6 +11,7 @@ from typing import Any, Final
 from xmlrpc import client as xmlrpc
 
 from qaworker.errors import Busy, ExitCode, NotAllowed, OwnerError
+from qaworker.owners import processes
 
 _SHUTTING_DOWN: Final = 6
 # What was asked for is so already: not running, running, added, or still needed by another process.
@@ -97,10 +98,10 @@ class Remote:
         connection = _Connection(self._path, self._timeout_s)
         try:
             connection.connect()
-        except (FileNotFoundError, ConnectionRefusedError):
-            return False
-        except OSError:
+        except (TimeoutError, BlockingIOError, PermissionError):
             return True
+        except OSError:
+            return False
         finally:
             connection.close()
         return True
@@ -133,11 +134,20 @@ class Remote:
             )
             raise NotAllowed(text.format(path=self._path)) from error
         except (OSError, http.client.HTTPException, xmlrpc.Error) as error:
-            text = _(
-                "supervisord does not answer ({error}): see its log, or kill -KILL $(cat {path})"
-            )
-            path = self._path.with_name("supervisord.pid")
-            raise OwnerError(text.format(error=error, path=path)) from error
+            text = _("supervisord does not answer ({error}): see its log")
+            if pid := self._verified_pid():
+                text = _("supervisord does not answer ({error}): see its log, or kill -KILL {pid}")
+            raise OwnerError(text.format(error=error, pid=pid)) from error
+
+    def _verified_pid(self) -> int | None:
+        """The process of its PID file, when it certainly is the supervisord of this directory."""
+        try:
+            pid = int(self._path.with_name("supervisord.pid").read_text(encoding="ascii"))
+            directory = processes.environment(pid)["QAWORKER_RUNTIME_DIR"]
+            is_it = Path(directory).resolve() == self._path.parent.resolve()
+        except (OSError, ValueError, KeyError):
+            return None
+        return pid if is_it and "supervisord" in processes.command(pid) else None
 
     def programs(self) -> list[Program]:
         """Our worker processes, by number; raises as :meth:`call`."""

@@ -8,6 +8,7 @@ be added, replaced or stopped without the others, each gets a program of its own
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Collection
@@ -18,7 +19,7 @@ from typing import Final, Literal
 
 from qaworker.errors import OwnerError
 from qaworker.owners import files, log_files, processes, supervisor_setup
-from qaworker.owners.ending import QUIT_GRACE_S
+from qaworker.owners.ending import QUIT_GRACE_S, led_by
 from qaworker.owners.owner import Owned, OwnerName
 from qaworker.owners.processes import Process
 from qaworker.owners.supervisor_rpc import PREFIX, NotThere, Program, Remote
@@ -32,6 +33,10 @@ _KILL_GRACE_S: Final = 10.0
 _POLL_S: Final = 0.1
 # Between fork and exec a process still has supervisord's handler, which loses the signal.
 _LEAST_AGE_S: Final = 2
+# A pattern, a format or a quotation in its configuration.
+_SPECIAL: Final = re.compile(r"[\s*?\[\]%\"'\\]")
+# The system takes 107 bytes, macOS 103, and supervisord first calls its socket supervisor.sock.PID.
+_LONGEST_PATH: Final = 80
 _STATES: Final[dict[str, Literal["running", "starting", "stopping", "stopped"]]] = {
     "RUNNING": "running",
     "STARTING": "starting",
@@ -84,15 +89,17 @@ class Supervisord:
             OwnerError: supervisord could not be started, or could not do it.
             NotAllowed: it is another user's, or its directories cannot be written.
         """
-        if len(str(self._programs).split()) > 1:
-            text = _("{path}: supervisord takes no path with spaces: set QAWORKER_RUNTIME_DIR")
-            raise OwnerError(text.format(path=self._programs))
+        self._check_directories()
         programs = supervisor_setup.programs(workers, log_level, self._stop_timeout_s)
         files.replace(self._programs, programs)
         try:
             self._remote.call("reloadConfig")
         except NotThere:
-            self._launch(workers)
+            try:
+                self._launch(workers)
+            except OwnerError:
+                self._programs.unlink(missing_ok=True)
+                raise
             return
         wanted = {program.number for program in self._remote.programs() if _goes_on(program)}
         for number in range(1, workers + 1):
@@ -144,6 +151,21 @@ class Supervisord:
         """The last lines of their log files."""
         return log_files.last_lines(self._log_dir.glob("celery_qa_worker-*.log"), count)
 
+    def _check_directories(self) -> None:
+        named = {"QAWORKER_RUNTIME_DIR": self._runtime_dir, "QAWORKER_LOG_DIR": self._log_dir}
+        for variable, path in named.items():
+            if _SPECIAL.search(str(path)):
+                text = _(
+                    "{path}: supervisord takes no spaces and none of {characters}: set {variable}"
+                )
+                shown = "* ? [ ] % \" ' \\"
+                raise OwnerError(text.format(path=path, characters=shown, variable=variable))
+        if len(os.fsencode(self._runtime_dir)) > _LONGEST_PATH:
+            text = _(
+                "{path}: the path of a socket is limited: set QAWORKER_RUNTIME_DIR to one of at most {most} bytes"
+            )
+            raise OwnerError(text.format(path=self._runtime_dir, most=_LONGEST_PATH))
+
     def _launch(self, workers: int) -> None:
         with files.writing(self._log_dir):
             self._log_dir.mkdir(parents=True, exist_ok=True)
@@ -188,9 +210,7 @@ class Supervisord:
                 ):
                     self._remote.call("stopProcess", program.name, False)
                 elif program.state == "STOPPING" and now > kill_at and program.pid:
-                    # It leads a group, its children, which a signal of supervisord would not reach.
-                    with suppress(ProcessLookupError):
-                        os.killpg(program.pid, signal.SIGKILL)
+                    kill(self._remote, program, self._runtime_dir)
                 elif program.state == "STOPPING" and now > quit_at and program.name not in was_quit:
                     self._remote.call("signalProcess", program.name, "QUIT")
                     was_quit.add(program.name)
@@ -212,6 +232,18 @@ class Supervisord:
 
     def _found(self, numbers: Collection[int]) -> list[Program]:
         return [program for program in self._remote.programs() if program.number in numbers]
+
+
+def kill(remote: Remote, program: Program, runtime_dir: Path) -> None:
+    """KILL a worker and its children, which a signal of supervisord does not reach.
+
+    The main process is supervisord's own child, whose number it never mistakes.
+    """
+    process = Process.of(program.pid) if processes.is_supported() else None
+    children = led_by(process) if process and process.is_of(runtime_dir) else []
+    remote.call("signalProcess", program.name, "KILL")
+    for child in children:
+        child.send(signal.SIGKILL)
 
 
 def _owned(program: Program) -> Owned:
