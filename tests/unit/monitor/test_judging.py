@@ -144,3 +144,7 @@ def test_three_starts_an_hour_are_enough() -> None:
     assert problem is not None
     assert problem.severity == "critical"
     assert healing.exhausted(healing.recent(starts, 3600.0)) is None
+
+
+def test_a_clock_that_was_set_back_does_not_forbid_starts() -> None:
+    assert healing.recent([3599.0, 7200.0, 7300.0, 7400.0], 3600.0) == [3599.0]
