@@ -17,9 +17,7 @@ from qaworker.monitor import healing
 from qaworker.monitor.channels import Channel, Mail, Slack, Webhook
 from qaworker.monitor.judging import CHECKS, Limits
 from qaworker.monitor.looking import UNKNOWN, look
-from qaworker.monitor.ownership import inherit_owner
-from qaworker.owners.files import writing
-from qaworker.settings import Settings
+from qaworker.owners.files import open_log
 
 LOG_NAME: Final = "celery_monitor.log"
 _DEFAULT: Final = Limits()
@@ -101,7 +99,7 @@ class Plugin(click.Command):
     "--heal",
     is_flag=True,
     help="Start this host's workers when all are gone and nobody stopped them, at most"
-    f" {healing.MOST_STARTS} times an hour.",
+    f" {healing.MOST_STARTS} times an hour. Under systemd it takes root, and systemd does so itself.",
 )
 def command(
     *,
@@ -119,22 +117,23 @@ def command(
     """
     channels: list[Channel] = [*map(Mail, mail), *map(Slack, slack), *map(Webhook, webhook)]
     names = frozenset(CHECKS) - set(skip)
+    # To standard error, until its file is open.
+    logs.configure()
     try:
         values = settings.load()
-        _open_log(values)
+        logs.configure("info", values.log_format, open_log(values.log_dir / LOG_NAME))
         report = look(values, Limits(**limits), names, channels, heal=heal)
     except QAWorkerError as error:
-        show(f"QAWORKER UNKNOWN: {logs.redact(str(error))}")
-        return UNKNOWN
+        return _unknown(str(error))
+    except Exception as error:  # noqa: BLE001, Python's own exit code would be a warning to Nagios
+        logs.get(__name__).exception("look_failed")
+        return _unknown(f"{type(error).__name__}: {error}")
     show(report.line)
     for trouble in report.troubles:
         click.echo(f"qaworker: {logs.redact(trouble)}", err=True)
     return report.code
 
 
-def _open_log(values: Settings) -> None:
-    path = values.log_dir / LOG_NAME
-    with writing(path):
-        values.log_dir.mkdir(parents=True, exist_ok=True)
-        logs.configure("info", values.log_format, path)
-        inherit_owner(path)
+def _unknown(reason: str) -> int:
+    show(f"QAWORKER UNKNOWN: {logs.redact(' '.join(reason.split()))}")
+    return UNKNOWN
