@@ -213,6 +213,8 @@ class Heart(threading.Thread):
         running = runtime.current()
         if running is None:  # a prefork parent: Celery replaces its children
             return ""
+        if pulse.is_to_be_quiet:  # it has no share to do, and stays up
+            return ""
         if running.engine.chunks_done >= self._settings.max_chunks:
             return f"{running.engine.chunks_done} chunks done"
         if (memory_mib := resident_mib()) > self._settings.max_memory_mb:
@@ -235,10 +237,10 @@ def start(worker: str, settings: Settings) -> None:
     global _heart  # noqa: PLW0603, a process has one heart
     if _heart is None:
         _heart = Heart(worker, settings)
-        _heart.start()
         notify("READY=1")
         if _was_asked_early:
             _heart.shutdown_asked()
+        _heart.start()
 
 
 def stop() -> None:
