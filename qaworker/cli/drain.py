@@ -48,7 +48,8 @@ def command(
 ) -> int:
     """Let workers finish what they hold and take nothing new; returns when they have.
 
-    They stay up, and quiet, until they are told to --resume, or start again.
+    They stay up, and quiet, until they are told to --resume, or an operator starts or restarts workers on
+    their host.
     """
     values = settings.load()
     logs.configure("warning", values.log_format)

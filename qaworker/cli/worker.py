@@ -58,15 +58,18 @@ def command(number: int, loglevel: str | None, logfile: Path | None) -> int:
 
     from qaworker import heart, runtime
     from qaworker.app import app
+    from qaworker.consumer import pulse
+    from qaworker.store import fleet
     from qaworker.store.connections import connect, require
 
-    for variable, url in (
-        ("REDIS_URL", values.redis_url),
-        ("CELERY_BROKER_URL", values.broker_url),
-    ):
-        if url:
-            with connect(url) as redis:
-                require(redis, variable, patience_s=START_PATIENCE_S)
+    name = f"qa_worker-{number}@{socket.gethostname()}"
+    with connect(values.redis_url) as redis:
+        require(redis, "REDIS_URL", patience_s=START_PATIENCE_S)
+        # Known before it could take a message: its predecessor may have been drained, and crashed.
+        pulse.is_to_be_quiet = fleet.is_quiet(redis, name)
+    if values.broker_url:
+        with connect(values.broker_url) as broker:
+            require(broker, "CELERY_BROKER_URL", patience_s=START_PATIENCE_S)
     if os.geteuid() == 0:
         log.warning("worker_runs_as_root")
         # Celery's own warning is a paragraph that advises an option there is not here.
@@ -77,7 +80,7 @@ def command(number: int, loglevel: str | None, logfile: Path | None) -> int:
         # The children start one each; what would prevent it is found here, where it ends the process.
         runtime.provider(values)
     worker = app.Worker(
-        hostname=f"qa_worker-{number}@{socket.gethostname()}",
+        hostname=name,
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,

@@ -12,9 +12,19 @@ from qaworker.store.connections import store_errors
 
 
 def expect(redis: Redis, host: str, workers: int) -> None:
-    """Record how many worker processes are to run on a host; raises StoreUnavailable."""
-    with store_errors():
-        redis.hset(keys.expected(), host, str(workers))
+    """Record how many worker processes are to run on a host; where some are, none stays quiet.
+
+    Raises:
+        StoreUnavailable: Redis does not answer.
+    """
+    with store_errors(), redis.pipeline(transaction=True) as pipe:
+        pipe.hset(keys.expected(), host, str(workers))
+        if workers:
+            quiet: Any = redis.smembers(keys.quiet())
+            here = [name for name in quiet if name.decode().endswith(f"@{host}")]
+            if here:
+                pipe.srem(keys.quiet(), *here)
+        pipe.execute()
 
 
 def expected(redis: Any) -> dict[str, int]:
@@ -25,9 +35,18 @@ def expected(redis: Any) -> dict[str, int]:
 
 
 def make_quiet(redis: Redis, names: Iterable[str]) -> None:
-    """Let workers take nothing new, within a beat; raises StoreUnavailable."""
+    """Let workers take nothing new, within a beat; raises StoreUnavailable.
+
+    It outlasts the processes: one that takes the place of another is quiet like it.
+    """
     with store_errors():
         redis.sadd(keys.quiet(), *names)
+
+
+def is_quiet(redis: Redis, name: str) -> bool:
+    """Whether a worker is to take nothing new; raises StoreUnavailable."""
+    with store_errors():
+        return bool(redis.sismember(keys.quiet(), name))
 
 
 def resume(redis: Redis, names: Iterable[str]) -> None:

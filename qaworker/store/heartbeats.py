@@ -133,16 +133,14 @@ def forget(redis: Redis, name: str, farewell: Farewell | None = None) -> None:
     with store_errors(), redis.pipeline(transaction=True) as pipe:
         pipe.zrem(keys.heartbeats(), name)
         pipe.delete(keys.worker(name))
-        pipe.srem(keys.quiet(), name)
         if farewell is not None:
             pipe.set(keys.farewell(name), farewell.model_dump_json(), ex=_FAREWELL_TTL)
         pipe.execute()
 
 
 def greet(redis: Redis, name: str) -> None:
-    """Forget what a predecessor of this name was told and said; raises StoreUnavailable."""
+    """Forget what a predecessor of this name said at last; raises StoreUnavailable."""
     with store_errors():
-        redis.srem(keys.quiet(), name)
         redis.delete(keys.farewell(name))
 
 

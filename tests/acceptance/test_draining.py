@@ -1,4 +1,4 @@
-"""A worker that is drained finishes what it holds, stays up, and consumes again when told."""
+"""A worker that is drained finishes what it holds, stays quiet, and consumes again when told."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.acceptance.site import Site, check_complete, check_log
 pytestmark = pytest.mark.slow
 
 
-def test_a_drained_worker_takes_nothing_until_it_resumes(site: Site) -> None:
+def test_a_drained_worker_takes_nothing_until_it_resumes_crash_or_not(site: Site) -> None:
     site.simulate("--latency", "3")
     worker = site.worker()
     held = site.generate(site.dataset(40), "held", "--use-celery")
@@ -21,6 +21,9 @@ def test_a_drained_worker_takes_nothing_until_it_resumes(site: Site) -> None:
     stats = site.api.stats()
     assert (stats["calls"], stats["in_flight"]) == (40, 0)
     site.finish(held)
+
+    worker.end()
+    worker = site.worker()
 
     site.api.set_latency(0)
     place = site.directory / "waits"

@@ -124,9 +124,18 @@ def test_a_worker_learns_with_its_beat_that_it_is_to_be_quiet(redis_client: Any)
     assert not heartbeats.beat(redis_client, TWO)
     fleet.resume(redis_client, [ONE.name])
     assert not heartbeats.beat(redis_client, ONE)
-    fleet.make_quiet(redis_client, [ONE.name])
+
+
+def test_quiet_lasts_until_workers_are_started_on_the_host(redis_client: Any) -> None:
+    elsewhere = "qa_worker-1@elsewhere"
+    fleet.make_quiet(redis_client, [ONE.name, TWO.name, elsewhere])
+    heartbeats.forget(redis_client, ONE.name)
     heartbeats.greet(redis_client, ONE.name)  # as a new process does
-    assert not heartbeats.beat(redis_client, ONE)
+    fleet.expect(redis_client, ONE.host, 0)
+    assert fleet.is_quiet(redis_client, ONE.name)
+    fleet.expect(redis_client, ONE.host, 2)
+    quiet = [fleet.is_quiet(redis_client, name) for name in (ONE.name, TWO.name, elsewhere)]
+    assert quiet == [False, False, True]
 
 
 def test_each_host_has_its_expected_number(redis_client: Any) -> None:

@@ -81,6 +81,12 @@ def test_a_worker_that_did_its_share_is_replaced(process: Process) -> None:
     assert heart.is_to_be_replaced()
 
 
+def test_a_quiet_worker_is_not_replaced(process: Process) -> None:
+    process.is_to_be_quiet = True
+    process.beat()
+    assert process.signals == []
+
+
 def test_a_worker_obeys_and_says_what_it_does(process: Process) -> None:
     process.is_to_be_quiet = True
     heart.shutdown_asked()
