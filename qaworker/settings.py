@@ -169,6 +169,13 @@ class Settings(BaseSettings):
             ) from None
         return url
 
+    @field_validator("redis_url", "broker_url")
+    @classmethod
+    def _is_of_a_redis(cls, url: str) -> str:
+        if url and urlsplit(url).scheme not in {"redis", "rediss", "unix"}:
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return url
+
     @field_validator("openai_base_url")
     @classmethod
     def _has_one_form(cls, url: str) -> str:

@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from qaworker import logs, settings, translations
+from qaworker.cli import lenient
 from qaworker.cli.table import show
 from qaworker.errors import ExitCode, QAWorkerError
 from qaworker.owners.owner import OwnerName
@@ -25,6 +26,8 @@ TAKES: Final[dict[str, frozenset[str]]] = {
     "announce": frozenset(),
     "withdraw": frozenset(),
 }
+# Must end workers that run, however wrong the settings have become since.
+WHATEVER_IS_SET: Final = frozenset({"stop", "withdraw"})
 # A slip of the finger starts no ten thousand processes.
 MOST_WORKERS: Final = 256
 LONGEST_S: Final = 86_400
@@ -140,7 +143,7 @@ def command(  # noqa: PLR0913, one for each option
         return int(status.command.main(["--json"] * as_json, standalone_mode=False))
     from qaworker import service
 
-    values = settings.load()
+    values = lenient.load() if action in WHATEVER_IS_SET else settings.load()
     logs.configure("error", values.log_format)
     wish = service.Wish(
         via, workers, log_level, service.START_TIMEOUT_S if timeout_s is None else timeout_s

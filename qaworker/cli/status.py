@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from qaworker import settings
+from qaworker.cli import lenient
 from qaworker.cli.table import show, table
 from qaworker.cli.workers import listed
 from qaworker.status import gathering
@@ -28,7 +28,7 @@ def command(*, as_json: bool) -> int:
     Exit status: 0 running, 1 degraded (fewer workers consume than are to run, or Redis is away),
     3 stopped, 4 unknown.
     """
-    seen = gathering.gather(settings.load())
+    seen = gathering.gather(lenient.load())
     show(json.dumps(described(seen), ensure_ascii=False, indent=2) if as_json else page(seen))
     return EXIT_CODES[seen.state]
 

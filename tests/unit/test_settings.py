@@ -35,6 +35,8 @@ VALUES: dict[str, tuple[str, str, object]] = {
 }
 
 WRONG = [
+    ("REDIS_URL", "localhost:6379"),
+    ("CELERY_BROKER_URL", "amqp://localhost"),
     ("QAWORKER_MODEL", ""),
     ("QAWORKER_POOL", "gevent"),
     ("QAWORKER_THREADS", "0"),

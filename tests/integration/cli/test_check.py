@@ -72,10 +72,10 @@ def test_the_same_redis_is_checked_once(run: Run, nowhere: str) -> None:
     assert "broker" not in ran.out
 
 
-def test_an_address_of_no_redis_is_a_finding(run: Run) -> None:
+def test_an_address_of_no_redis_is_one_line(run: Run) -> None:
     ran = run("check", REDIS_URL="localhost:6379", OPENAI_BASE_URL=NOBODY)
-    assert "redis: FAILED: " in ran.out
-    assert (ran.code, ran.err) == (1, "")
+    assert (ran.code, ran.out) == (78, "")
+    assert ran.complaint.startswith("qaworker: REDIS_URL: must begin with redis://")
 
 
 def test_a_model_that_the_api_does_not_offer_is_found(

@@ -96,6 +96,30 @@ def test_a_wrong_environment(
     assert words in line
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("QAWORKER_ENV_FILE", "gone.env"),
+        ("QAWORKER_POOL", "eventlet"),
+        ("QAWORKER_TASK_SOFT_LIMIT_S", "900"),
+        ("REDIS_URL", "http://127.0.0.1"),
+    ],
+)
+@pytest.mark.parametrize("arguments", [("stop",), ("stop", "--force"), ("status",)])
+def test_a_wrong_setting_locks_nobody_out(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str,
+    arguments: tuple[str, ...],
+) -> None:
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(sys, "argv", ["service.py", *arguments])
+    assert service.main() == (3 if arguments == ("status",) else 0)
+    said = capsys.readouterr()
+    assert value in said.err or variable in said.out + said.err
+
+
 @pytest.mark.parametrize("action", ["start", "stop", "restart"])
 def test_one_command_at_a_time(
     capsys: pytest.CaptureFixture[str],
