@@ -12,13 +12,14 @@ from redis import Redis
 
 from qaworker.app import configuration
 from qaworker.errors import Busy, OwnerError, StoreUnavailable
-from qaworker.owners import choosing, ending, processes
-from qaworker.owners.files import replace
+from qaworker.owners import choosing, ending, memory, processes
 from qaworker.owners.lock import locked
 from qaworker.owners.owner import Owned, Owner, OwnerName
 from qaworker.owners.readiness import HOST, living_here, wait_until_up
 from qaworker.owners.redis_at_hand import answering
+from qaworker.owners.remaining import runs_on
 from qaworker.owners.systemd import Systemd
+from qaworker.owners.takeover import taken_over
 from qaworker.settings import Settings
 from qaworker.store import fleet, heartbeats
 from qaworker.store.heartbeats import Beat
@@ -26,8 +27,6 @@ from qaworker.store.heartbeats import Beat
 Say = Callable[[str], None]
 
 DEFAULT_WORKERS: Final = 4
-LAST_NAME: Final = "workers"
-"""In the runtime directory: how many were started last, for a start after a stop."""
 START_TIMEOUT_S: Final = 60.0
 # For those that are still on their way.
 _ANNOUNCE_S: Final = 10.0
@@ -64,8 +63,10 @@ def start(values: Settings, wish: Wish, say: Say) -> None:
                 raise Busy(text.format(name=beat.name))
         before = _processes(owner)
         workers = _workers(values, owner, wish)
-        if set(before) == set(range(1, workers + 1)):
-            fleet.expect(redis, HOST, workers)
+        numbers = set(range(1, workers + 1))
+        if set(before) == numbers:
+            _expect(values, redis, workers)
+            wait_until_up(redis, owner, numbers, wish.timeout_s)
             say(_("running already"))
         else:
             _start(values, redis, owner, wish, say=say)
@@ -93,6 +94,9 @@ def restart(values: Settings, wish: Wish, say: Say) -> None:
             owner.restart(number, values.stop_timeout_s)
             wait_until_up(redis, owner, {number}, wish.timeout_s)
             say(_("worker {number} replaced").format(number=number))
+        if wish.log_level:
+            text = _("they log at the level {level} until the next restart")
+            say(text.format(level=wish.log_level))
         _tell(redis, owner, say)
 
 
@@ -103,15 +107,21 @@ def stop(values: Settings, via: OwnerName | None, timeout_s: float | None, say: 
 
     Raises:
         Busy: another command starts or stops workers.
-        OwnerError: the owner does not answer, or could not end them.
+        OwnerError: the owner does not answer or could not end them, or they are another's.
         NotAllowed: the owner wants more rights.
     """
     timeout_s = values.stop_timeout_s if timeout_s is None else timeout_s
     with locked(values.runtime_dir, "stop"):
-        owners = [owner for owner in choosing.known(values) if via in {None, owner.name}]
-        busy = [owner for owner in owners if choosing.is_busy(owner)]
+        everyone = [owner for owner in choosing.known(values) if choosing.is_busy(owner)]
+        busy = [owner for owner in everyone if via in {None, owner.name}]
+        rest = [owner for owner in everyone if owner not in busy]
+        if rest and not busy:
+            text = _(
+                "workers run under {owner} here: start_celery.sh stop, without --via, stops them"
+            )
+            raise OwnerError(text.format(owner=rest[0].name))
         # First, so that nobody misses those that drain.
-        _record_expected(values, 0, say)
+        is_told = _record_expected(values, sum(owner.expected() for owner in rest), say)
         numbers: list[int] = []
         for owner in busy:
             running = sorted(_processes(owner))
@@ -126,17 +136,21 @@ def stop(values: Settings, via: OwnerName | None, timeout_s: float | None, say: 
             try:
                 owner.stop(timeout_s)
             except OwnerError:
-                _record_expected(values, owner.expected(), say)
+                _record_expected(values, sum(owner.expected() for owner in everyone), say)
                 raise
-        _tell_farewells(values, numbers, say)
-        say(_("stopped") if busy else _("no worker runs"))
+        others = _tell_farewells(values, numbers, say) if is_told else []
+        if busy:
+            say(_("stopped"))
+        elif not others:
+            say(_("no worker runs"))
 
 
 def sweep(values: Settings, say: Say) -> None:
     """Kill every process of this installation, whoever its parent is, and nobody else's.
 
     Raises:
-        NotAllowed: its owner wants more rights, and would start them again.
+        Busy: another command is at work here, and does not end even by force.
+        NotAllowed: their owner wants more rights, and would start them again.
         OwnerError: a process does not end even so.
     """
     runtime_dir = values.runtime_dir.resolve()
@@ -146,15 +160,17 @@ def sweep(values: Settings, say: Say) -> None:
     for process in found:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(process.started_at))
         say(f"{process.pid}\t{since}\t{process.command}")
-    _record_expected(values, 0, say)
     numbers: set[int] = set()
-    for owner in choosing.known(values):
-        if choosing.is_busy(owner):
-            numbers |= _processes(owner).keys()
-            # It would start again what is killed.
-            owner.stop(0.0)
-    ending.kill_marked(runtime_dir)
-    _tell_farewells(values, sorted(numbers), say)
+    with taken_over(runtime_dir, "stop --force"):
+        is_told = _record_expected(values, 0, say)
+        for owner in choosing.known(values):
+            if choosing.is_busy(owner):
+                numbers |= _processes(owner).keys()
+                # It would start again what is killed.
+                owner.stop(0.0)
+        ending.kill_marked(runtime_dir)
+    if is_told:
+        _tell_farewells(values, sorted(numbers), say)
     if found:
         say(_("{count} processes ended").format(count=len(found)))
 
@@ -171,14 +187,42 @@ def announce(values: Settings) -> None:
         raise OwnerError(_("nobody owns workers here: start them with start_celery.sh start"))
     with answering(values) as redis:
         workers = owner.expected()
-        fleet.expect(redis, HOST, workers)
+        _expect(values, redis, workers)
         wait_until_up(redis, owner, set(range(1, workers + 1)), _ANNOUNCE_S)
 
 
 def withdraw(values: Settings) -> None:
-    """Record that no workers are to run here; raises StoreUnavailable."""
-    with answering(values) as redis:
-        fleet.expect(redis, HOST, 0)
+    """Record that no workers are to run here.
+
+    Raises:
+        StoreUnavailable: Redis is told by the next command that reaches it.
+    """
+    try:
+        with answering(values) as redis:
+            _expect(values, redis, 0)
+    except StoreUnavailable:
+        memory.keep_stop(values.runtime_dir, is_untold=True)
+        raise
+
+
+def tell_stop(values: Settings) -> None:
+    """Let Redis know of a stop that it missed.
+
+    Raises:
+        StoreUnavailable: it is still away.
+        Busy: another command starts or stops workers.
+        OwnerError, NotAllowed: the runtime directory cannot be written.
+    """
+    if memory.recall(values.runtime_dir).is_stop_untold:
+        with locked(values.runtime_dir, "monitor"), answering(values) as redis:
+            if memory.recall(values.runtime_dir).is_stop_untold:
+                _expect(values, redis, 0)
+
+
+def _expect(values: Settings, redis: Redis, workers: int) -> None:
+    """Record how many are to run here, where everybody sees it."""
+    fleet.expect(redis, HOST, workers)
+    memory.keep_stop(values.runtime_dir, is_untold=False)
 
 
 def _chosen(values: Settings, wish: Wish, redis: Redis) -> Owner:
@@ -207,15 +251,16 @@ def _running_here(redis: Redis) -> list[Beat]:
 
 def _workers(values: Settings, owner: Owner, wish: Wish) -> int:
     """As many as are wished for, run, or were started last."""
-    last = owner.configured() if isinstance(owner, Systemd) else _started_last(values)
-    return wish.workers or owner.expected() or last or DEFAULT_WORKERS
+    return wish.workers or owner.expected() or _last(values, owner) or DEFAULT_WORKERS
 
 
-def _started_last(values: Settings) -> int:
-    try:
-        return int((values.runtime_dir / LAST_NAME).read_text(encoding="ascii"))
-    except (OSError, ValueError):  # nothing was, since the host booted
-        return 0
+def _last(values: Settings, owner: Owner) -> int:
+    """How many ran before the stop; 0 when that is not known."""
+    return (
+        owner.configured()
+        if isinstance(owner, Systemd)
+        else memory.recall(values.runtime_dir).workers
+    )
 
 
 def _start(values: Settings, redis: Redis, owner: Owner, wish: Wish, *, say: Say) -> int:
@@ -223,9 +268,14 @@ def _start(values: Settings, redis: Redis, owner: Owner, wish: Wish, *, say: Say
     before = _processes(owner)
     workers = _workers(values, owner, wish)
     _forget_the_dead(redis, say)
+    if not wish.workers and not owner.expected() and _last(values, owner):
+        text = _("as before: {workers} under {owner}")
+        say(text.format(workers=workers, owner=owner.name))
     owner.start(workers, wish.log_level)
-    replace(values.runtime_dir / LAST_NAME, f"{workers}\n")
+    memory.keep_start(values.runtime_dir, owner.name, workers)
     fleet.expect(redis, HOST, workers)
+    for number in sorted(number for number in before if number > workers):
+        say(_("worker {number} stopped").format(number=number))
     wait_until_up(redis, owner, set(range(1, workers + 1)) - before.keys(), wish.timeout_s)
     return workers
 
@@ -253,8 +303,9 @@ def _tell(redis: Redis, owner: Owner, say: Say) -> None:
         say(f"  qa_worker-{owned.number}@{HOST}  {owned.pid}  {state}")
 
 
-def _tell_farewells(values: Settings, numbers: Collection[int], say: Say) -> None:
-    """What those that ended said at last, and who runs on all the same."""
+def _tell_farewells(values: Settings, numbers: Collection[int], say: Say) -> list[Beat]:
+    """Say what those that ended said at last, and who runs on all the same; the latter."""
+    others: list[Beat] = []
     try:
         with answering(values) as redis:
             for number in numbers:
@@ -266,16 +317,28 @@ def _tell_farewells(values: Settings, numbers: Collection[int], say: Say) -> Non
                 heartbeats.forget(redis, name)
                 text = _("{name} left no word: what it held is in the queue again within a minute")
                 say(text.format(name=name))
-            for beat in _running_here(redis):
-                text = _("{name} (process {pid}) runs on: it is not of the installation in {path}")
-                say(text.format(name=beat.name, pid=beat.pid, path=values.runtime_dir))
+            others = _running_here(redis)
+            for beat in others:
+                say(runs_on(beat, values.runtime_dir))
     except StoreUnavailable as error:
         say(str(error))
+    return others
 
 
-def _record_expected(values: Settings, workers: int, say: Say) -> None:
+def _record_expected(values: Settings, workers: int, say: Say) -> bool:
+    """Whether Redis could be told; else it is told later."""
     try:
         with answering(values) as redis:
-            fleet.expect(redis, HOST, workers)
+            _expect(values, redis, workers)
     except StoreUnavailable as error:
         say(str(error))
+        is_stop = workers == 0
+        memory.keep_stop(values.runtime_dir, is_untold=is_stop)
+        if is_stop:
+            text = _(
+                "the stop is recorded here, and in Redis by the next look or start;"
+                " answers that were not stored are asked for again"
+            )
+            say(text)
+        return False
+    return True

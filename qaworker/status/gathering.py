@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from gettext import gettext as _
 from typing import Final
 
-from qaworker.errors import OwnerError, StoreUnavailable
-from qaworker.owners import choosing, processes
+from qaworker.errors import ConfigError, OwnerError, StoreUnavailable
+from qaworker.owners import choosing, memory, processes
 from qaworker.owners.owner import Owned, Owner
 from qaworker.settings import Settings
 from qaworker.status.picture import Status, Worker
@@ -39,6 +39,8 @@ def gather(
     host = socket.gethostname()
     expected = dict(said.expected)
     recorded = expected.pop(host, None)
+    if memory.recall(settings.runtime_dir).is_stop_untold:
+        recorded = 0
     here = [seen for seen in said.seen if seen.beat.host == host]
     # The files of the last resort are gone after a boot; the others know what they are to run.
     forgotten = recorded or 0 if owns.name in {None, "pid"} else 0
@@ -94,6 +96,8 @@ def _ask_redis(settings: Settings) -> _Said:
         said.error = _("{error}: start it, or correct {variable}").format(
             error=str(error.__cause__).rstrip("."), variable=variable
         )
+    except ConfigError as error:
+        said.error = str(error)
     return said
 
 
