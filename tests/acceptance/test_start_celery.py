@@ -13,6 +13,7 @@ from tests.support.commands import Ran
 from tests.support.processes import ROOT, child_environment
 
 SCRIPT = "start_celery.sh"
+INSTALLED = Path("/etc/qaworker/qaworker.env")
 
 
 @pytest.fixture
@@ -25,13 +26,21 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path / "tree"
 
 
-def run(tree: Path, *arguments: str) -> Ran:
+def install(tree: Path, place: str) -> None:
+    """Put a Python there that has qaworker."""
+    python = tree / place / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+
+
+def run(tree: Path, *arguments: str, **env: str) -> Ran:
     """Call it by its link."""
     elsewhere = tree.parent / "elsewhere"
     ran = subprocess.run(
         [elsewhere / SCRIPT, *arguments],
         cwd=elsewhere,
-        env=child_environment(elsewhere, REDIS_URL="unix:///nowhere/redis.sock"),
+        env=child_environment(elsewhere, REDIS_URL="unix:///nowhere/redis.sock", **env),
         capture_output=True,
         text=True,
         timeout=60,
@@ -42,15 +51,22 @@ def run(tree: Path, *arguments: str) -> Ran:
 
 @pytest.mark.parametrize("place", ["venv", ".venv"])
 def test_it_runs_what_is_installed_beside_it(tree: Path, place: str) -> None:
-    python = tree / place / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    python.chmod(0o755)
-    ran = run(tree, "start")
+    install(tree, place)
+    ran = run(tree, "start", QAWORKER_ENV_FILE="")
     assert ran.code == 75
     assert ran.complaint.startswith(f"{SCRIPT}: Redis does not answer")
     # What is relative is so to the tree, not to where it was called.
     assert (tree / "var" / "run" / "service.lock").exists()
+
+
+@pytest.mark.skipif(INSTALLED.exists(), reason=f"there is {INSTALLED} here")
+@pytest.mark.parametrize(("action", "code"), [("start", 78), ("status", 3), ("stop", 0)])
+def test_an_installation_without_its_settings_is_told_of(
+    tree: Path, action: str, code: int
+) -> None:
+    install(tree, "venv")
+    ran = run(tree, action)
+    assert (ran.code, str(INSTALLED) in ran.err) == (code, True)
 
 
 def test_without_an_installation_it_says_how_to_install(tree: Path) -> None:
