@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from qaworker import env_file
 from qaworker.errors import ConfigError, NotAllowed
 from qaworker.logs import LogFormat, redact
 
@@ -261,23 +262,11 @@ def load_as_far_as_possible() -> tuple[Settings, ConfigError | None]:
     Raises:
         NotAllowed: this user may not read QAWORKER_ENV_FILE.
     """
-    problem: ConfigError | None = None
-    env_file = os.environ.get(ENV_FILE) or None
-    if env_file is not None:
-        try:
-            _read(Path(env_file), ENV_FILE)
-        except ConfigError as error:
-            if isinstance(error.__cause__, PermissionError):
-                # Its defaults would be about another installation.
-                raise NotAllowed(
-                    f"{ENV_FILE}: {env_file} is not for everybody: run it as root, or as a member"
-                    " of the group qaworker"
-                ) from error
-            problem, env_file = error, None
+    filed, problem = _filed()
     defaults: dict[str, Any] = {}
     while True:
         try:
-            values = Settings(_env_file=env_file, **defaults)
+            values = Settings(**(filed | defaults))
             break
         except ValidationError as error:
             problem = problem or _complaint(error)
@@ -291,6 +280,28 @@ def load_as_far_as_possible() -> tuple[Settings, ConfigError | None]:
         else:
             values = values.model_copy(update={"openai_api_key": key})
     return values, problem
+
+
+def _filed() -> tuple[dict[str, Any], ConfigError | None]:
+    """What QAWORKER_ENV_FILE sets and the environment does not, and the first complaint."""
+    path = os.environ.get(ENV_FILE)
+    if not path:
+        return {}, None
+    try:
+        text = _read(Path(path), ENV_FILE)
+    except ConfigError as error:
+        if isinstance(error.__cause__, PermissionError):
+            # Its defaults would be about another installation.
+            raise NotAllowed(
+                f"{ENV_FILE}: {path} is not for everybody: run it as root, or as a member of the"
+                " group qaworker"
+            ) from error
+        return {}, error
+    values, complaints = env_file.parse(text)
+    ours = {str(field.validation_alias) for field in Settings.model_fields.values()}
+    ours -= {name.upper() for name in os.environ}
+    problem = ConfigError(f"{ENV_FILE}: {path}: {complaints[0]}") if complaints else None
+    return {name: value for name, value in values.items() if name in ours}, problem
 
 
 def _complaint(error: ValidationError) -> ConfigError:

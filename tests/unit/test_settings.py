@@ -135,6 +135,19 @@ def test_the_environment_goes_before_the_file_of_variables(
     assert (values.model, values.threads) == ("from-the-environment", 7)
 
 
+def test_a_line_that_others_read_differently_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "env"
+    file.write_text("QAWORKER_THREADS=7\nQAWORKER_MODEL=canary # cheap\n", encoding="utf-8")
+    monkeypatch.setenv("QAWORKER_ENV_FILE", str(file))
+    with pytest.raises(ConfigError, match=r"env: line 2: QAWORKER_MODEL: ") as caught:
+        settings.load()
+    assert "canary" not in str(caught.value)
+    values, _ = settings.load_as_far_as_possible()
+    assert values.threads == 7
+
+
 @pytest.mark.parametrize("variable", ["OPENAI_API_KEY_FILE", "QAWORKER_ENV_FILE"])
 def test_a_file_that_is_not_there_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
