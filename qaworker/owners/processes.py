@@ -66,6 +66,14 @@ class Process:
         return command(self.pid)
 
     @property
+    def parent(self) -> int:
+        """The process that started it, or that took it over; 0 when it has ended."""
+        try:
+            return int(_stat(self.pid)[_PARENT])
+        except (FileNotFoundError, ProcessLookupError):
+            return 0
+
+    @property
     def started_at(self) -> float:
         """When it was started, in seconds since the epoch, to about a second."""
         booted_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -136,7 +144,12 @@ def marked(runtime_dir: Path) -> list[Process]:
     """
     if not is_supported():
         raise OwnerError(_("only Linux shows which processes are ours: use --via supervisor"))
-    found = []
+    found = [one for one in everyone() if one.is_of(runtime_dir) and _is_in_our_namespace(one.pid)]
+    return sorted(found, key=lambda process: process.pid)
+
+
+def everyone() -> Iterator[Process]:
+    """The processes that this user may look at, but for this one and its ancestors."""
     spared = set(_ancestors())
     for entry in _PROC.iterdir():
         if not entry.name.isdecimal() or int(entry.name) in spared:
@@ -145,9 +158,8 @@ def marked(runtime_dir: Path) -> list[Process]:
             process = Process.of(int(entry.name))
         except NotAllowed:
             continue
-        if process and process.is_of(runtime_dir) and _is_in_our_namespace(process.pid):
-            found.append(process)
-    return sorted(found, key=lambda process: process.pid)
+        if process:
+            yield process
 
 
 def exists(pid: int) -> bool:
