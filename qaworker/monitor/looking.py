@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from gettext import gettext as _
 from typing import Final
 
-from qaworker import logs
-from qaworker.errors import OwnerError, QAWorkerError
+from qaworker import logs, service
+from qaworker.errors import Busy, OwnerError, QAWorkerError, StoreUnavailable
 from qaworker.monitor import healing, incidents
 from qaworker.monitor.channels import Channel
 from qaworker.monitor.incidents import Record
@@ -75,6 +75,9 @@ def look(
     """
     path = values.runtime_dir / RECORD_NAME
     with locked(values.runtime_dir, "monitor", LOCK_NAME):
+        # Redis may be away, or a start be under way: the next look will do.
+        with suppress(StoreUnavailable, Busy):
+            service.tell_stop(values)
         seen = gathering.gather(values)
         findings = judge(seen, limits, names)
         now = time.time()

@@ -17,7 +17,7 @@ from qaworker.monitor import incidents
 from qaworker.monitor.channels import Channel, Mail, Message, Slack, Webhook
 from qaworker.monitor.judging import CHECKS, Limits
 from qaworker.monitor.looking import LOCK_NAME, RECORD_NAME, Report, look
-from qaworker.owners import choosing
+from qaworker.owners import choosing, memory
 from qaworker.owners.lock import locked
 from qaworker.settings import Settings
 from qaworker.status import gathering
@@ -218,6 +218,17 @@ def test_nothing_is_started_that_nobody_wants(
     owner = use(monkeypatch, Starter())
     looked(values, heal=True)
     assert owner.started == []
+
+
+def test_a_look_tells_redis_of_a_stop_that_it_missed(
+    values: Settings, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.expect(redis_client, HOST, 3)
+    memory.keep_stop(values.runtime_dir, is_untold=True)
+    owner = use(monkeypatch, Starter())
+    looked(values, heal=True)
+    assert owner.started == []
+    assert fleet.expected(redis_client) == {HOST: 0}
 
 
 def test_nothing_is_started_unasked(
