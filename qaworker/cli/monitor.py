@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 import click
 
-from qaworker import logs, settings
+from qaworker import logs
+from qaworker.cli import lenient
 from qaworker.cli.table import show
 from qaworker.errors import QAWorkerError
 from qaworker.monitor import healing
@@ -112,6 +113,9 @@ def command(
 ) -> int:
     """Look once for what needs somebody, and tell them: once, and again when it is over.
 
+    Of fewer workers than are to run, and of workers that are all quiet, it tells at the second look
+    in a row: those may be at work on something.
+
     Writes one line, and QAWORKER_LOG_DIR/celery_monitor.log. Exit status, as Nagios wants it:
     0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.
     """
@@ -120,7 +124,7 @@ def command(
     # To standard error, until its file is open.
     logs.configure()
     try:
-        values = settings.load()
+        values = lenient.load()
         logs.configure("info", values.log_format, open_log(values.log_dir / LOG_NAME))
         report = look(values, Limits(**limits), names, channels, heal=heal)
     except QAWorkerError as error:

@@ -120,7 +120,7 @@ class Slack:
 
     def send(self, message: Message) -> None:
         """Post it."""
-        _post(self._url, {"text": f"{message.subject}\n{message.text}"})
+        _post(self._url, {"text": f"[qaworker] {message.host}\n{message.text}"})
 
 
 class Webhook:

@@ -79,7 +79,6 @@ def test_each_limit_is_an_option(monitor: Monitor, redis_client: Redis) -> None:
         (("--unknown",), {}, "--unknown"),
         (("--slack", "file:///etc/passwd"), {}, "http"),
         (("--webhook", "@/no/such/file"), {}, "/no/such/file"),
-        ((), {"QAWORKER_ENV_FILE": "/no/such/file"}, "QAWORKER_ENV_FILE"),
         ((), {"QAWORKER_LOG_DIR": "/proc/log"}, "/proc/log"),
         ((), {"QAWORKER_RUNTIME_DIR": "/proc/run"}, "/proc/run"),
     ],
@@ -91,6 +90,15 @@ def test_what_cannot_be_done_is_unknown_and_no_alarm(
     assert ran.code == 3
     assert words in ran.out + ran.err
     assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("QAWORKER_ENV_FILE", "/no/such/file"), ("QAWORKER_THREADS", "many")]
+)
+def test_a_wrong_setting_blinds_nobody(monitor: Monitor, variable: str, value: str) -> None:
+    ran = monitor(**{variable: value})
+    assert (ran.code, ran.out) == (2, "QAWORKER CRITICAL: no worker lives, messages waiting: 0\n")
+    assert ran.complaint.startswith(f"qaworker: {variable}: ")
 
 
 def test_an_address_in_a_file_is_in_no_log(monitor: Monitor, installation: Path) -> None:

@@ -84,7 +84,8 @@ def test_each_channel_is_told_once_and_when_it_is_over(
         assert report.line == "QAWORKER CRITICAL: no worker lives, messages waiting: 0"
         assert (report.code, list(report.troubles)) == (2, [])
     to_slack, to_webhook = server.taken
-    assert to_slack["text"].startswith(f"[qaworker] {HOST}: CRITICAL: no worker lives")
+    assert to_slack["text"].startswith(f"[qaworker] {HOST}\nCRITICAL: no worker lives")
+    assert to_slack["text"].count("no worker lives") == 1
     assert to_webhook["host"] == HOST
     [notice] = to_webhook["notices"]
     assert (notice["check"], notice["event"], notice["until"]) == ("workers", "opened", None)
