@@ -61,6 +61,11 @@ def test_at_the_limits_all_is_well() -> None:
             ["qa_worker-3@here", "2 min", "1 min"],
         ),
         ("expected", {"expected": 3}, ["2 of 3", "here"]),
+        (
+            "quiet",
+            {"workers": [worker(1, state="quiet"), worker(2, state="draining")]},
+            ["qaworker drain --resume"],
+        ),
         ("expected", {"expected_elsewhere": {"there": 4}}, ["0 of 4", "there"]),
     ],
 )
@@ -78,6 +83,10 @@ def test_without_any_living_worker_there_is_an_alarm() -> None:
     assert problem is not None
     assert problem.severity == "critical"
     assert "100" in problem.text
+
+
+def test_one_quiet_worker_is_nobodys_concern() -> None:
+    assert found(replace(WELL, workers=[worker(1), worker(2, state="quiet")])) == {}
 
 
 def test_a_living_worker_on_another_host_is_one() -> None:
