@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from pydantic import SecretStr
 from redis import Redis
 
 from qaworker import service
+from qaworker.errors import Busy, OwnerError
 from qaworker.owners import choosing
 from qaworker.owners.owner import Owned, OwnerName
 from qaworker.service import Wish
@@ -75,6 +78,10 @@ class FakeOwner:
 
     def restart(self, number: int, timeout_s: float) -> None:
         """The new one is as good as the old."""
+
+    def log_lines(self, count: int) -> list[str]:
+        assert count > 0
+        return []
 
 
 @pytest.fixture
@@ -166,3 +173,39 @@ def test_who_was_stopped_and_what_ends_with_a_restart_is_said(
     assert "worker 4 stopped" in said
     service.restart(values, Wish(log_level="debug"), said.append)
     assert "they log at the level debug until the next restart" in said
+
+
+def test_a_stop_via_an_owner_without_workers_leaves_the_others_expected(
+    values: Settings, owners: dict[str, FakeOwner], redis_client: Redis, said: list[str]
+) -> None:
+    service.start(values, Wish(via="pid", workers=2), said.append)
+    with pytest.raises(OwnerError, match="workers run under pid here"):
+        service.stop(values, "systemd", None, said.append)
+    assert fleet.expected(redis_client) == {HOST: 2}
+    owners["systemd"].start(3, None)
+    service.stop(values, "systemd", None, said.append)
+    assert owners["pid"].workers == 2
+    assert fleet.expected(redis_client) == {HOST: 2}
+
+
+def test_workers_that_run_and_do_not_consume_are_no_success(
+    values: Settings, redis_client: Redis, said: list[str]
+) -> None:
+    service.start(values, Wish(workers=2), said.append)
+    heartbeats.forget(redis_client, beat(1).name)
+    heartbeats.forget(redis_client, beat(2).name)
+    with pytest.raises(OwnerError, match="do not consume: 1, 2"):
+        service.start(values, Wish(timeout_s=0), said.append)
+
+
+def test_a_stop_by_force_does_not_wait_for_a_restart(values: Settings, said: list[str]) -> None:
+    hold = "import sys; from pathlib import Path; from qaworker.owners.lock import locked\n"
+    hold += "with locked(Path(sys.argv[1]), 'restart'): print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, str(values.runtime_dir)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as restart:
+        assert restart.stdout
+        restart.stdout.readline()
+        with pytest.raises(Busy):
+            service.stop(values, None, None, said.append)
+        service.sweep(values, said.append)
+        assert restart.wait(10) < 0
