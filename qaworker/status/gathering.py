@@ -67,7 +67,9 @@ def everywhere(settings: Settings) -> list[Worker]:
         StoreUnavailable: Redis does not answer.
     """
     with connect(settings.redis_url, timeout_s=REDIS_TIMEOUT_S) as redis:
-        return [_beating(seen) for seen in heartbeats.seen(redis)]
+        workers = [_beating(seen) for seen in heartbeats.seen(redis)]
+    host = socket.gethostname()
+    return [_here(worker) if worker.host == host else worker for worker in workers]
 
 
 @dataclass(slots=True)
@@ -141,7 +143,8 @@ def _workers(owns: _Owns, seen: Sequence[Seen], host: str) -> list[Worker]:
     for owned in owns.owned:
         one = by_number.pop(owned.number, None)
         if one is not None and one.beat.pid == owned.pid:
-            workers.append(_beating(one))
+            # It is its owner's, whatever mark it has.
+            workers.append(replace(_beating(one), owner=owns.name or "none"))
         else:  # what a predecessor said is of no interest
             workers.append(
                 Worker(
@@ -154,14 +157,13 @@ def _workers(owns: _Owns, seen: Sequence[Seen], host: str) -> list[Worker]:
                     exit_code=owned.exit_code if owned.state == "failed" else None,
                 )
             )
-    workers += [_without_owner(_beating(one)) for one in by_number.values()]
+    workers += [_here(_beating(one)) for one in by_number.values()]
     return sorted(workers, key=lambda worker: worker.number)
 
 
-def _without_owner(worker: Worker) -> Worker:
-    if worker.state != "silent" or processes.exists(worker.pid):
-        return worker
-    return replace(worker, state="gone", pid=0)
+def _here(worker: Worker) -> Worker:
+    """A worker of this host, where it is known whether a process is there."""
+    return worker if processes.exists(worker.pid) else replace(worker, state="gone", pid=0)
 
 
 def _beating(seen: Seen) -> Worker:

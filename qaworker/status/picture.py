@@ -70,8 +70,12 @@ class Status:
 
     @property
     def consuming(self) -> int:
-        """Workers of this host that take messages."""
-        return sum(worker.state == "consuming" for worker in self.workers)
+        """Workers of this host that take messages; where some are to run, those of their owner."""
+        owner = self.owner or "none"
+        return sum(
+            worker.state == "consuming" and (not self.expected or worker.owner == owner)
+            for worker in self.workers
+        )
 
     @property
     def state(self) -> State:

@@ -135,12 +135,26 @@ def test_workers_without_an_owner_are_seen(settings: Settings, redis_client: Red
     assert (seen.state, seen.owner, seen.consuming) == ("running", None, 1)
 
 
-def test_a_killed_worker_without_an_owner_is_gone(settings: Settings, redis_client: Any) -> None:
+def test_a_killed_worker_without_an_owner_is_gone(settings: Settings, redis_client: Redis) -> None:
+    """At once: its last beat may be fresh."""
     heartbeats.beat(redis_client, beat(1))
-    redis_client.zincrby(keys.heartbeats(), -FRESH_S - 1, f"qa_worker-1@{HOST}")
     seen = gathered(settings)
     assert [(one.state, one.pid) for one in seen.workers] == [("gone", 0)]
     assert seen.state == "stopped"
+    assert [one.state for one in gathering.everywhere(settings)] == ["gone"]
+
+
+def test_a_worker_started_by_hand_is_none_of_the_owners(
+    settings: Settings, redis_client: Redis
+) -> None:
+    heartbeats.beat(redis_client, beat(1, pid=101))
+    heartbeats.beat(redis_client, beat(2, pid=os.getpid()))
+    seen = gathered(settings, FakeOwner([Owned(1, 101, "running"), Owned(2, 0, "failed")], 2))
+    assert (seen.state, seen.consuming) == ("degraded", 1)
+    heartbeats.beat(redis_client, beat(3, pid=os.getpid()))
+    seen = gathered(settings, FakeOwner([Owned(1, 101, "running")], 2))
+    assert (seen.consuming, seen.expected) == (1, 2)
+    assert [one.owner for one in seen.workers] == ["systemd", "none", "none"]
 
 
 def test_what_the_last_start_recorded_counts_where_the_owner_forgets(
