@@ -18,7 +18,7 @@ from redis import Redis
 from qaworker import keys
 from qaworker.app import RUN_HEADER
 from qaworker.client.driver import HEED_EVERY_S
-from qaworker.store.connections import store_errors
+from qaworker.store.connections import now_s, store_errors
 from qaworker.store.database import Database, existing
 from qaworker.store.outcomes import ALL_RUNS
 
@@ -101,7 +101,7 @@ def cancel(
 
 def _mark(redis: Redis, run_id: str | None) -> None:
     with store_errors():
-        redis.set(keys.cancelled(run_id or ALL_RUNS), repr(time.time()), ex=MARK_TTL)
+        redis.set(keys.cancelled(run_id or ALL_RUNS), repr(now_s(redis)), ex=MARK_TTL)
 
 
 def _lists() -> Iterator[str]:

@@ -122,7 +122,7 @@ class Driver:
 
     def _dispatch(self, rows: Sequence[tuple[Chunk, str]]) -> int:
         """Send chunks in tasks; they are marked as sent first, as what is marked can be missed."""
-        now = self._clock()
+        now = self._reader.now_s()
         self._ledger.mark_sent([digest for _, digest in rows], now)
         tasks = 0
         for start in range(0, len(rows), self._chunks_per_task):
@@ -179,7 +179,7 @@ class Driver:
 
     def _reconcile(self) -> None:
         """Find outcomes whose notice got lost, then chunks whose message got lost."""
-        lost_before = self._clock() - LOST_AFTER_S
+        lost_before = self._reader.now_s() - LOST_AFTER_S
         sent = iter(self._ledger.sent())
         while page := list(islice(sent, NOTICES_AT_ONCE)):
             known = self._record([digest for digest, _ in page])

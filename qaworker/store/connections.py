@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from redis import Redis
 from redis.asyncio import BlockingConnectionPool
@@ -78,6 +78,13 @@ def connect_async(url: str) -> AsyncRedis:
             socket_connect_timeout=_CONNECT_TIMEOUT_S,
         )
     return AsyncRedis.from_pool(pool)
+
+
+def now_s(redis: Any) -> float:
+    """Seconds since the epoch by the clock of Redis, which all hosts share; raises StoreUnavailable."""
+    with store_errors():
+        seconds, microseconds = redis.time()
+    return float(seconds) + float(microseconds) / 1e6
 
 
 def check_writable(redis: Redis) -> None:

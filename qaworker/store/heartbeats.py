@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from redis import Redis
 
 from qaworker import keys, logs
-from qaworker.store.connections import store_errors
+from qaworker.store.connections import now_s, store_errors
 
 BEAT_INTERVAL_S = 5.0
 # Three beats: a worker that missed that many does not answer.
@@ -102,11 +102,6 @@ def _complain(model: str, name: str) -> None:
     log.warning("unreadable_in_redis", what=model.lower(), worker=name)
 
 
-def _now_s(redis: Any) -> float:
-    seconds, microseconds = redis.time()
-    return float(seconds) + float(microseconds) / 1e6
-
-
 def beat(redis: Redis, state: Beat) -> bool:
     """Say that a worker lives; returns whether it is told to be quiet.
 
@@ -114,7 +109,7 @@ def beat(redis: Redis, state: Beat) -> bool:
         StoreUnavailable: Redis does not answer.
     """
     with store_errors():
-        now = _now_s(redis)
+        now = now_s(redis)
         with redis.pipeline(transaction=True) as pipe:
             pipe.zadd(keys.heartbeats(), {state.name: now})
             pipe.zremrangebyscore(keys.heartbeats(), "-inf", now - _FORGET.total_seconds())
@@ -154,7 +149,7 @@ def farewell(redis: Any, name: str) -> Farewell | None:
 def seen(redis: Any) -> list[Seen]:
     """The workers of the last day that did not say goodbye, by name; raises StoreUnavailable."""
     with store_errors():
-        now = _now_s(redis)
+        now = now_s(redis)
         scores = redis.zrange(keys.heartbeats(), 0, -1, withscores=True)
         blobs = redis.mget([keys.worker(name.decode()) for name, _ in scores]) if scores else []
     found = [
