@@ -17,7 +17,8 @@ from qaworker.store.heartbeats import Beat
 
 HOST: Final = socket.gethostname()
 _POLL_S: Final = 0.2
-_LINES: Final = 20
+# Each worker that fails has systemd write four lines after its own.
+_LINES: Final = 100
 
 
 def living_here(redis: Redis) -> list[Beat]:

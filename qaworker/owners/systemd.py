@@ -6,6 +6,7 @@ drop-in, so the unit itself names none, and the drop-in is replaced as a whole.
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from contextlib import suppress
@@ -13,7 +14,7 @@ from gettext import gettext as _
 from pathlib import Path
 from typing import Final, Literal
 
-from qaworker.errors import OwnerError
+from qaworker.errors import ConfigError, OwnerError
 from qaworker.owners.ending import KILL_GRACE_S, QUIT_GRACE_S
 from qaworker.owners.files import replace, writing
 from qaworker.owners.owner import Owned, OwnerName
@@ -88,7 +89,13 @@ class Systemd:
         return len(_wanted(show(UMBRELLA, "Wants")[0]))
 
     def start(self, workers: int, log_level: str | None) -> None:
-        """Make so many instances belong to the umbrella, start the new and stop the surplus."""
+        """Make so many instances belong to the umbrella, start the new and stop the surplus.
+
+        Raises:
+            ConfigError: the file with the API key is missing, without which none would start.
+            OwnerError, NotAllowed: systemd does not do it.
+        """
+        _require_key_file()
         umbrella = show(UMBRELLA, "ActiveState", "Wants")[0]
         _say_level(log_level)
         if _wanted(umbrella) != set(range(1, workers + 1)):
@@ -108,6 +115,15 @@ class Systemd:
             systemctl("start", "--no-block", *to_start)
         # For no longer than their TimeoutStopSec=.
         while any(one.pid for one in self.owned() if one.number in surplus):
+            time.sleep(_POLL_S)
+
+    def settle(self, timeout_s: float) -> None:
+        """Return when the umbrella has started or failed: until then it ignores a reload."""
+        give_up_at = time.monotonic() + timeout_s
+        while show(UMBRELLA, "ActiveState")[0]["ActiveState"] == "activating":
+            if time.monotonic() >= give_up_at:
+                text = _("{unit} is still starting after {timeout_s:g} s: see its journal")
+                raise OwnerError(text.format(unit=UMBRELLA, timeout_s=timeout_s))
             time.sleep(_POLL_S)
 
     def stop(self, timeout_s: float) -> None:
@@ -161,8 +177,8 @@ class Systemd:
 
     def _forget_failures(self) -> None:
         failed = [instance(one.number) for one in self.owned() if one.state == "failed"]
-        if failed:
-            systemctl("reset-failed", *failed)
+        # The umbrella has failed with the first of them, and a stop leaves it so.
+        systemctl("reset-failed", UMBRELLA, *failed)
 
     def _is_ending(self) -> bool:
         umbrella = show(UMBRELLA, "ActiveState")[0]["ActiveState"]
@@ -186,6 +202,13 @@ class Systemd:
 
 def _wanted(umbrella: dict[str, str]) -> set[int]:
     return {int(number) for number in re.findall(r"qa-celery@(\d+)\.service", umbrella["Wants"])}
+
+
+def _require_key_file() -> None:
+    path = show(instance(1), "LoadCredential")[0].get("LoadCredential", "").partition(":")[2]
+    if path and not os.path.exists(path):  # noqa: PTH110, nor does it raise where nobody may look
+        text = _("{path} is missing: write the API key there, systemd starts no worker without it")
+        raise ConfigError(text.format(path=path))
 
 
 def _say_level(log_level: str | None) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qaworker.errors import NotAllowed, OwnerError
+from qaworker.errors import ConfigError, NotAllowed, OwnerError
 from qaworker.owners import systemctl
 from qaworker.owners.owner import Owned
 from qaworker.owners.systemd import Systemd, drop_in
@@ -101,6 +101,21 @@ def test_a_failure_is_one_line(says: Says) -> None:
     says("", code=5, error="Unit qa-celery.service not found.\nmore")
     with pytest.raises(OwnerError, match=r"^systemctl: Unit qa-celery.service not found\.$"):
         systemctl.systemctl("start", "qa-celery")
+
+
+def test_without_the_file_of_the_key_nothing_is_started(says: Says, tmp_path: Path) -> None:
+    path = tmp_path / "openai_api_key"
+    says(f"ActiveState=inactive\nWants=\nLoadCredential=openai_api_key:{path}")
+    with pytest.raises(ConfigError, match=f"{path} is missing"):
+        Systemd().start(1, None)
+
+
+def test_a_start_is_over_when_the_umbrella_is_up(says: Says) -> None:
+    says("ActiveState=activating")
+    with pytest.raises(OwnerError, match="still starting"):
+        Systemd().settle(0)
+    says("ActiveState=active")
+    Systemd().settle(0)
 
 
 def test_the_drop_in_names_each_instance() -> None:
