@@ -12,7 +12,7 @@ from redis import Redis
 
 from qaworker.app import configuration
 from qaworker.errors import Busy, OwnerError, StoreUnavailable
-from qaworker.owners import choosing, ending, memory, processes
+from qaworker.owners import choosing, ending, expecting, memory, processes
 from qaworker.owners.lock import locked
 from qaworker.owners.owner import Owned, Owner, OwnerName
 from qaworker.owners.readiness import HOST, living_here, wait_until_up
@@ -21,7 +21,7 @@ from qaworker.owners.remaining import runs_on
 from qaworker.owners.systemd import Systemd
 from qaworker.owners.takeover import taken_over
 from qaworker.settings import Settings
-from qaworker.store import fleet, heartbeats
+from qaworker.store import heartbeats
 from qaworker.store.heartbeats import Beat
 
 Say = Callable[[str], None]
@@ -65,7 +65,7 @@ def start(values: Settings, wish: Wish, say: Say) -> None:
         workers = _workers(values, owner, wish)
         numbers = set(range(1, workers + 1))
         if set(before) == numbers:
-            _expect(values, redis, workers)
+            expecting.expect(values, redis, workers)
             wait_until_up(redis, owner, numbers, wish.timeout_s)
             say(_("running already"))
         else:
@@ -121,7 +121,7 @@ def stop(values: Settings, via: OwnerName | None, timeout_s: float | None, say: 
             )
             raise OwnerError(text.format(owner=rest[0].name))
         # First, so that nobody misses those that drain.
-        is_told = _record_expected(values, sum(owner.expected() for owner in rest), say)
+        is_told = expecting.record(values, sum(owner.expected() for owner in rest), say)
         numbers: list[int] = []
         for owner in busy:
             running = sorted(_processes(owner))
@@ -136,7 +136,7 @@ def stop(values: Settings, via: OwnerName | None, timeout_s: float | None, say: 
             try:
                 owner.stop(timeout_s)
             except OwnerError:
-                _record_expected(values, sum(owner.expected() for owner in everyone), say)
+                expecting.record(values, sum(owner.expected() for owner in everyone), say)
                 raise
         others = _tell_farewells(values, numbers, say) if is_told else []
         if busy:
@@ -162,7 +162,7 @@ def sweep(values: Settings, say: Say) -> None:
         say(f"{process.pid}\t{since}\t{process.command}")
     numbers: set[int] = set()
     with taken_over(runtime_dir, "stop --force"):
-        is_told = _record_expected(values, 0, say)
+        is_told = expecting.record(values, 0, say)
         for owner in choosing.known(values):
             if choosing.is_busy(owner):
                 numbers |= _processes(owner).keys()
@@ -187,42 +187,8 @@ def announce(values: Settings) -> None:
         raise OwnerError(_("nobody owns workers here: start them with start_celery.sh start"))
     with answering(values) as redis:
         workers = owner.expected()
-        _expect(values, redis, workers)
+        expecting.expect(values, redis, workers)
         wait_until_up(redis, owner, set(range(1, workers + 1)), _ANNOUNCE_S)
-
-
-def withdraw(values: Settings) -> None:
-    """Record that no workers are to run here.
-
-    Raises:
-        StoreUnavailable: Redis is told by the next command that reaches it.
-    """
-    try:
-        with answering(values) as redis:
-            _expect(values, redis, 0)
-    except StoreUnavailable:
-        memory.keep_stop(values.runtime_dir, is_untold=True)
-        raise
-
-
-def tell_stop(values: Settings) -> None:
-    """Let Redis know of a stop that it missed.
-
-    Raises:
-        StoreUnavailable: it is still away.
-        Busy: another command starts or stops workers.
-        OwnerError, NotAllowed: the runtime directory cannot be written.
-    """
-    if memory.recall(values.runtime_dir).is_stop_untold:
-        with locked(values.runtime_dir, "monitor"), answering(values) as redis:
-            if memory.recall(values.runtime_dir).is_stop_untold:
-                _expect(values, redis, 0)
-
-
-def _expect(values: Settings, redis: Redis, workers: int) -> None:
-    """Record how many are to run here, where everybody sees it."""
-    fleet.expect(redis, HOST, workers)
-    memory.keep_stop(values.runtime_dir, is_untold=False)
 
 
 def _chosen(values: Settings, wish: Wish, redis: Redis) -> Owner:
@@ -273,10 +239,12 @@ def _start(values: Settings, redis: Redis, owner: Owner, wish: Wish, *, say: Say
         say(text.format(workers=workers, owner=owner.name))
     owner.start(workers, wish.log_level)
     memory.keep_start(values.runtime_dir, owner.name, workers)
-    fleet.expect(redis, HOST, workers)
+    expecting.expect(values, redis, workers)
     for number in sorted(number for number in before if number > workers):
         say(_("worker {number} stopped").format(number=number))
     wait_until_up(redis, owner, set(range(1, workers + 1)) - before.keys(), wish.timeout_s)
+    if isinstance(owner, Systemd):
+        owner.settle(wish.timeout_s)
     return workers
 
 
@@ -323,22 +291,3 @@ def _tell_farewells(values: Settings, numbers: Collection[int], say: Say) -> lis
     except StoreUnavailable as error:
         say(str(error))
     return others
-
-
-def _record_expected(values: Settings, workers: int, say: Say) -> bool:
-    """Whether Redis could be told; else it is told later."""
-    try:
-        with answering(values) as redis:
-            _expect(values, redis, workers)
-    except StoreUnavailable as error:
-        say(str(error))
-        is_stop = workers == 0
-        memory.keep_stop(values.runtime_dir, is_untold=is_stop)
-        if is_stop:
-            text = _(
-                "the stop is recorded here, and in Redis by the next look or start;"
-                " answers that were not stored are asked for again"
-            )
-            say(text)
-        return False
-    return True

@@ -142,6 +142,7 @@ def command(  # noqa: PLR0913, one for each option
 
         return int(status.command.main(["--json"] * as_json, standalone_mode=False))
     from qaworker import service
+    from qaworker.owners import expecting
 
     values = lenient.load() if action in WHATEVER_IS_SET else settings.load()
     logs.configure("error", values.log_format)
@@ -160,7 +161,7 @@ def command(  # noqa: PLR0913, one for each option
         case "announce":
             service.announce(values)
         case "withdraw":
-            service.withdraw(values)
+            expecting.withdraw(values)
     return ExitCode.OK
 
 

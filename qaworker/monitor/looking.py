@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from gettext import gettext as _
 from typing import Final
 
-from qaworker import logs, service
+from qaworker import logs
 from qaworker.errors import Busy, OwnerError, QAWorkerError, StoreUnavailable
 from qaworker.monitor import healing, incidents
 from qaworker.monitor.channels import Channel
 from qaworker.monitor.incidents import Record
 from qaworker.monitor.judging import Findings, Limits, judge
 from qaworker.monitor.telling import tell
-from qaworker.owners import choosing
+from qaworker.owners import choosing, expecting
 from qaworker.owners.lock import locked
 from qaworker.owners.readiness import living_here
 from qaworker.owners.redis_at_hand import answering
@@ -77,7 +77,7 @@ def look(
     with locked(values.runtime_dir, "monitor", LOCK_NAME):
         # Redis may be away, or a start be under way: the next look will do.
         with suppress(StoreUnavailable, Busy):
-            service.tell_stop(values)
+            expecting.tell_stop(values)
         seen = gathering.gather(values)
         findings = judge(seen, limits, names)
         now = time.time()

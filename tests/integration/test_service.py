@@ -15,7 +15,7 @@ from redis import Redis
 
 from qaworker import service
 from qaworker.errors import Busy, OwnerError
-from qaworker.owners import choosing
+from qaworker.owners import choosing, expecting
 from qaworker.owners.owner import Owned, OwnerName
 from qaworker.service import Wish
 from qaworker.settings import Settings
@@ -142,17 +142,17 @@ def test_a_stop_that_redis_missed_is_a_stop(
     seen = gathering.gather(values)
     assert (seen.state, seen.recorded) == ("stopped", 0)
 
-    service.tell_stop(values)
+    expecting.tell_stop(values)
     assert fleet.expected(redis_client) == {HOST: 0}
     service.start(values, Wish(), said.append)
-    service.tell_stop(values)
+    expecting.tell_stop(values)
     assert fleet.expected(redis_client) == {HOST: 2}
 
 
 def test_the_units_stop_is_kept_too(values: Settings, away: Settings, redis_client: Redis) -> None:
     fleet.expect(redis_client, HOST, 2)
     with pytest.raises(Exception, match="Redis does not answer"):
-        service.withdraw(away)
+        expecting.withdraw(away)
     assert gathering.gather(values).recorded == 0
 
 
