@@ -168,10 +168,20 @@ say_next() {
   echo "  3. systemctl enable --now qa-celery"
 }
 
-uninstall() {
+# Whoever owns workers here, and until they have drained: they run what is about to be removed.
+stop_all() {
   if [[ -e $units/qa-celery.service ]]; then
     run systemctl disable --now qa-celery-monitor.timer qa-celery.service
+    # A stop of an umbrella that has failed does not wait for them.
+    run systemctl stop 'qa-celery@*.service'
   fi
+  if [[ -x $prefix/venv/bin/python && -x $prefix/bin/start_celery.sh ]]; then
+    run "$prefix/bin/start_celery.sh" stop
+  fi
+}
+
+uninstall() {
+  stop_all
   local unit
   for unit in "$source"/deploy/systemd/*; do
     run rm -f "$units/${unit##*/}"
@@ -207,8 +217,9 @@ parse() {
   if [[ ! $prefix =~ ^/[A-Za-z0-9._/-]+$ ]]; then
     fail 2 "--prefix wants an absolute path of letters, digits, and . _ - /"
   fi
-  if [[ $workers && ! $workers =~ ^[1-9][0-9]{0,2}$ ]]; then
-    fail 2 "--workers wants a number from 1 to 999"
+  # As start_celery.sh takes them.
+  if [[ $workers && (! $workers =~ ^[1-9][0-9]{0,2}$ || $workers -gt 256) ]]; then
+    fail 2 "--workers wants a number from 1 to 256"
   fi
 }
 

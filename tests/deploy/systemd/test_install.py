@@ -120,6 +120,7 @@ def test_uninstalling_keeps_what_is_the_operators(fresh_host: SystemdHost) -> No
     ("options", "code", "words"),
     [
         (["--workers", "0"], 2, "--workers"),
+        (["--workers", "257"], 2, "from 1 to 256"),
         (["--workers"], 2, "--workers wants a value"),
         (["--prefix", "opt"], 2, "--prefix"),
         (["--frobnicate"], 2, "--frobnicate"),

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from qaworker.store import fleet
 from tests.acceptance import stops
 from tests.acceptance.site import Site, check_complete
 from tests.acceptance.stops import CHUNKS, POOLS
 from tests.support.processes import Process
-from tests.support.systemd_host import INSTANCES, KEY_FILE, UMBRELLA, SystemdHost, unit
+from tests.support.systemd_host import INSTANCES, KEY_FILE, STOP_S, UMBRELLA, SystemdHost, unit
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -179,6 +180,31 @@ def test_a_reload_into_a_wrong_setting_costs_one_worker(host: SystemdHost) -> No
     host.write(KEY_FILE, "sk-of-this-host\n")
     host.systemctl("start", UMBRELLA)
     wait_until(lambda: host.states() == ["active"] * WORKERS, RESTARTED_S, "the worker")
+
+
+def test_a_stop_after_a_start_that_failed_leaves_nothing(host: SystemdHost, site: Site) -> None:
+    """One of two workers has a wrong setting, and the umbrella has failed with it."""
+    site.simulate("--latency", "3")
+    host.set_workers(2)
+    drop_in = "/etc/systemd/system/qa-celery@2.service.d/wrong.conf"
+    host.run("mkdir", "-p", str(Path(drop_in).parent))
+    host.write(drop_in, "[Service]\nEnvironment=QAWORKER_POOL=eventlet\n")
+    try:
+        host.systemctl("daemon-reload")
+        host.configure(OPENAI_BASE_URL=site.api.base_url)
+        assert host.systemctl("start", UMBRELLA, check=False).code == 1
+        assert sorted(host.states()) == ["active", "failed"]
+        client = site.generate(site.dataset(CHUNKS), "run", "--use-celery")
+        site.wait_in_flight(1)
+        host.run("/opt/qaworker/bin/start_celery.sh", "stop", timeout_s=STOP_S)
+        assert host.run("pgrep", "--uid", "qaworker", check=False).out == ""
+        assert host.property("ActiveState") == "inactive"
+        assert set(fleet.expected(site.redis).values()) == {0}
+        assert site.api.stats()["abandoned"] == 0
+        client.end()
+    finally:
+        host.run("rm", drop_in)
+        host.systemctl("daemon-reload")
 
 
 def test_redis_away_at_the_start_is_waited_for(host: SystemdHost, site: Site) -> None:
