@@ -26,7 +26,7 @@ from qaworker.owners.supervisor_rpc import PREFIX, NotThere, Program, Remote
 
 SOCKET: Final = "supervisor.sock"
 # supervisord answers from memory: one that takes longer hangs, and who only looks has little time.
-_QUERY_S: Final = 0.7
+_QUERY_S: Final = 0.5
 _COMMAND_S: Final = 10.0
 _START_S: Final = 20.0
 _KILL_GRACE_S: Final = 10.0
