@@ -10,9 +10,12 @@ import warnings
 from pathlib import Path
 
 import click
+from redis import Redis
 
 from qaworker import logs, settings
-from qaworker.errors import ConfigError
+from qaworker.errors import Busy, ConfigError
+from qaworker.owners import processes
+from qaworker.store import heartbeats
 
 log = logs.get(__name__)
 
@@ -65,6 +68,7 @@ def command(number: int, loglevel: str | None, logfile: Path | None) -> int:
     name = f"qa_worker-{number}@{socket.gethostname()}"
     with connect(values.redis_url) as redis:
         require(redis, "REDIS_URL", patience_s=START_PATIENCE_S)
+        _refuse_a_second(redis, name)
         # Known before it could take a message: its predecessor may have been drained, and crashed.
         pulse.is_to_be_quiet = fleet.is_quiet(redis, name)
     if values.broker_url:
@@ -90,3 +94,14 @@ def command(number: int, loglevel: str | None, logfile: Path | None) -> int:
     if heart.is_to_be_replaced() and heart.owner() in {"pid", "none"}:
         os.execv(sys.executable, [sys.executable, "-m", "qaworker", *sys.argv[1:]])  # noqa: S606
     return int(worker.exitcode or 0)
+
+
+def _refuse_a_second(redis: Redis, name: str) -> None:
+    """Two of one name would overwrite each other's beats; raises Busy while the other lives."""
+    for beat in heartbeats.living(redis):
+        # This very process had it before it was replaced.
+        if beat.name == name and beat.pid != os.getpid() and processes.exists(beat.pid):
+            raise Busy(
+                f"{name} runs already, as process {beat.pid} (owner: {beat.owner}): end that, or"
+                " give another number with -n"
+            )
