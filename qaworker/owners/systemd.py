@@ -39,6 +39,8 @@ _STATES: Final[dict[str, Literal["running", "starting", "stopping", "stopped", "
 # As systemctl prints durations: "5min 30s".
 _UNITS_S: Final = {"us": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
+_LOAD_CREDENTIAL: Final = re.compile(r"^LoadCredential=(.*)$", re.MULTILINE)
+
 
 def instance(number: int) -> str:
     """The unit of one worker process."""
@@ -178,7 +180,10 @@ class Systemd:
     def _forget_failures(self) -> None:
         failed = [instance(one.number) for one in self.owned() if one.state == "failed"]
         # The umbrella has failed with the first of them, and a stop leaves it so.
-        systemctl("reset-failed", UMBRELLA, *failed)
+        if show(UMBRELLA, "ActiveState")[0]["ActiveState"] == "failed":
+            failed.append(UMBRELLA)
+        if failed:
+            systemctl("reset-failed", *failed)
 
     def _is_ending(self) -> bool:
         umbrella = show(UMBRELLA, "ActiveState")[0]["ActiveState"]
@@ -205,7 +210,9 @@ def _wanted(umbrella: dict[str, str]) -> set[int]:
 
 
 def _require_key_file() -> None:
-    path = show(instance(1), "LoadCredential")[0].get("LoadCredential", "").partition(":")[2]
+    # `systemctl show` cannot print it; of several the last counts, and an empty one takes it back.
+    named = _LOAD_CREDENTIAL.findall(systemctl("cat", instance(1)))
+    path = named[-1].partition(":")[2] if named else ""
     if path and not os.path.exists(path):  # noqa: PTH110, nor does it raise where nobody may look
         text = _("{path} is missing: write the API key there, systemd starts no worker without it")
         raise ConfigError(text.format(path=path))
