@@ -21,7 +21,7 @@ from qaworker.owners.remaining import runs_on
 from qaworker.owners.systemd import Systemd
 from qaworker.owners.takeover import taken_over
 from qaworker.settings import Settings
-from qaworker.store import heartbeats
+from qaworker.store import fleet, heartbeats
 from qaworker.store.heartbeats import Beat
 
 Say = Callable[[str], None]
@@ -55,6 +55,7 @@ def start(values: Settings, wish: Wish, say: Say) -> None:
     """
     with locked(values.runtime_dir, "start"), answering(values) as redis:
         owner = _chosen(values, wish, redis)
+        fleet.resume_all_on(redis, HOST)
         for beat in _running_here(redis):
             if beat.state == "draining":
                 text = _(
@@ -86,6 +87,7 @@ def restart(values: Settings, wish: Wish, say: Say) -> None:
     """
     with locked(values.runtime_dir, "restart"), answering(values) as redis:
         owner = _chosen(values, wish, redis)
+        fleet.resume_all_on(redis, HOST)
         before = _processes(owner)
         if not before:
             say(_("no worker runs: starting"))
@@ -187,6 +189,7 @@ def announce(values: Settings) -> None:
         raise OwnerError(_("nobody owns workers here: start them with start_celery.sh start"))
     with answering(values) as redis:
         workers = owner.expected()
+        fleet.resume_all_on(redis, HOST)
         expecting.expect(values, redis, workers)
         wait_until_up(redis, owner, set(range(1, workers + 1)), _ANNOUNCE_S)
 

@@ -12,19 +12,9 @@ from qaworker.store.connections import store_errors
 
 
 def expect(redis: Redis, host: str, workers: int) -> None:
-    """Record how many worker processes are to run on a host; where some are, none stays quiet.
-
-    Raises:
-        StoreUnavailable: Redis does not answer.
-    """
-    with store_errors(), redis.pipeline(transaction=True) as pipe:
-        pipe.hset(keys.expected(), host, str(workers))
-        if workers:
-            quiet: Any = redis.smembers(keys.quiet())
-            here = [name for name in quiet if name.decode().endswith(f"@{host}")]
-            if here:
-                pipe.srem(keys.quiet(), *here)
-        pipe.execute()
+    """Record how many worker processes are to run on a host; raises StoreUnavailable."""
+    with store_errors():
+        redis.hset(keys.expected(), host, str(workers))
 
 
 def expected(redis: Any) -> dict[str, int]:
@@ -53,3 +43,11 @@ def resume(redis: Redis, names: Iterable[str]) -> None:
     """Let workers take messages again, within a beat; raises StoreUnavailable."""
     with store_errors():
         redis.srem(keys.quiet(), *names)
+
+
+def resume_all_on(redis: Any, host: str) -> None:
+    """Let every worker of a host take messages again; raises StoreUnavailable."""
+    with store_errors():
+        quiet = redis.smembers(keys.quiet())
+    if here := [name for name in quiet if name.decode().endswith(f"@{host}")]:
+        resume(redis, here)

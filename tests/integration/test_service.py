@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -196,6 +197,23 @@ def test_workers_that_run_and_do_not_consume_are_no_success(
     heartbeats.forget(redis_client, beat(2).name)
     with pytest.raises(OwnerError, match="do not consume: 1, 2"):
         service.start(values, Wish(timeout_s=0), said.append)
+
+
+def test_a_start_ends_quiet_and_a_stop_does_not(
+    values: Settings, redis_client: Redis, said: list[str]
+) -> None:
+    name = beat(1).name
+    acts: list[tuple[Callable[[], None], bool]] = [
+        (lambda: service.start(values, Wish(workers=1), said.append), False),
+        (lambda: service.start(values, Wish(workers=1), said.append), False),
+        (lambda: service.restart(values, Wish(), said.append), False),
+        (lambda: service.announce(values), False),
+        (lambda: service.stop(values, None, 0.0, said.append), True),
+    ]
+    for act, is_quiet in acts:
+        fleet.make_quiet(redis_client, [name])
+        act()
+        assert fleet.is_quiet(redis_client, name) == is_quiet
 
 
 def test_a_stop_by_force_does_not_wait_for_a_restart(values: Settings, said: list[str]) -> None:
