@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.acceptance.site import Site
 from tests.support import container
 from tests.support.systemd_host import ENV_FILE, SharedRedis, SystemdHost
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One installation serves all tests here: they run one after the other."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.xdist_group("systemd"))
 
 
 @contextlib.contextmanager
