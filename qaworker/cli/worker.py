@@ -57,6 +57,7 @@ def command(number: int, loglevel: str | None, logfile: Path | None) -> int:
         logs.configure(loglevel or values.log_level, values.log_format, logfile)
     except OSError as error:
         raise ConfigError(f"--logfile {logfile}: {error.strerror}: name another") from error
+    from celery.exceptions import CPendingDeprecationWarning
     from celery.platforms import SecurityWarning
 
     from qaworker import heart, runtime
@@ -78,6 +79,8 @@ def command(number: int, loglevel: str | None, logfile: Path | None) -> int:
         log.warning("worker_runs_as_root")
         # Celery's own warning is a paragraph that advises an option there is not here.
         warnings.filterwarnings("ignore", category=SecurityWarning)
+    # Of what `app` sets on purpose, a paragraph whenever Redis goes away.
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     if values.pool == "threads":
         runtime.start(values)
     else:
