@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 import click
@@ -47,9 +46,10 @@ def command(
         with progress.reading(console) as on_document:
             ledger = stack.enter_context(prepare(request, directory, on_document=on_document))
         if broker is not None:
-            runs.tell_workers(console, redis, celery_workers)
+            if celery_workers:
+                runs.tell_workers(console, redis, celery_workers)
             driver = runs.queue_driver(ledger, redis, broker, values.ready_tasks)
-            code = runs.drive(console, driver, ledger, held=partial(runs.held, redis))
+            code = runs.drive(console, driver, ledger, held=runs.Held(redis))
         else:
             driver = stack.enter_context(runs.local_driver(values, ledger, redis))
             code = runs.drive(console, driver, ledger)
