@@ -192,7 +192,11 @@ uninstall() {
   run rm -rf "$prefix/venv" "$prefix/bin" "$prefix/deploy" /run/qaworker /run/qaworker.env
   # For what is somebody else's in it.
   if [[ -d $prefix ]]; then run rmdir --ignore-fail-on-non-empty "$prefix"; fi
-  if [[ ! $is_dry ]]; then echo "removed; kept: $etc, /var/lib/qaworker, /var/log/qaworker and the user qaworker"; fi
+  if [[ $is_dry ]]; then return; fi
+  local kept="$etc, /var/lib/qaworker, /var/log/qaworker"
+  # Written by nobody but the operator: whom the monitor is to tell.
+  if [[ -d $units/qa-celery-monitor.service.d ]]; then kept+=", $units/qa-celery-monitor.service.d"; fi
+  echo "removed; kept: $kept and the user qaworker"
 }
 
 parse() {

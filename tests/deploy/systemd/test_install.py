@@ -104,8 +104,12 @@ def test_uninstalling_keeps_what_is_the_operators(fresh_host: SystemdHost) -> No
     assert host.states() == ["active"] * 2
     assert f"{prefix}/venv/" in host.property("ExecStart", unit(1))
 
+    drop_in = "/etc/systemd/system/qa-celery-monitor.service.d"
+    host.run("mkdir", drop_in)
+
     # It knows where.
-    host.install("--uninstall")
+    assert drop_in in host.install("--uninstall").out
+    host.run("rmdir", drop_in)
     assert host.states() == []
     left = state(host)
     installed = ("system/qa-celery", "/bin/qaworker", "/bin/start_celery", "/bin/celery_monitor")
