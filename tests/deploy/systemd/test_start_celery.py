@@ -8,7 +8,8 @@ from tests.acceptance import stops
 from tests.acceptance.site import Site
 from tests.acceptance.stops import POOLS
 from tests.support.commands import Ran
-from tests.support.systemd_host import UMBRELLA, SystemdHost
+from tests.support.systemd_host import KEY_FILE, UMBRELLA, SystemdHost
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -59,7 +60,8 @@ def test_it_starts_scales_replaces_and_stops_through_systemd(host: SystemdHost, 
     start_celery.start(2)
     two = start_celery.pids()
     assert start_celery.levels() == {"info"}
-    host.wait_active(10)
+    # Until then it would ignore a reload.
+    assert host.property("ActiveState") == "active"
     assert "running already" in start_celery("start")
     refused = start_celery.run("start", "--via", "pid")
     assert refused.code == 1
@@ -101,6 +103,19 @@ def test_a_wrong_setting_is_said_with_the_workers_last_line(host: SystemdHost, s
     refused = start_celery.run("start", "-w", "1")
     assert refused.code == 78
     assert "OPENAI_API_KEY is not set" in refused.complaint
+    why = "worker 1 ended with 78: qaworker: OPENAI_API_KEY is not set"
+    wait_until(lambda: why in host.journal(UMBRELLA), 20, "the umbrella's own line")
+
+
+def test_a_missing_file_of_the_key_is_said_before_anything_is_started(
+    host: SystemdHost, site: Site
+) -> None:
+    site.simulate()
+    host.run("rm", KEY_FILE)
+    refused = StartCelery(host, site).run("start")
+    assert refused.code == 78
+    assert f"{KEY_FILE} is missing" in refused.complaint
+    assert host.states() == []
 
 
 def test_without_the_rights_it_says_so_in_one_line(host: SystemdHost, site: Site) -> None:
