@@ -20,6 +20,18 @@ from qaworker.logs import LogFormat, redact
 
 ENV_FILE: Final = "QAWORKER_ENV_FILE"
 OPENAI_URL = "https://api.openai.com/v1"
+# Owners and bin/quickstart.sh read these themselves, and the shell of whoever asks may have them.
+_OF_OTHERS: Final = frozenset(
+    f"QAWORKER_{name}"
+    for name in (
+        "INSTANCE",
+        "REDIS_SERVER",
+        "SIMULATOR",
+        "SIMULATOR_PORT",
+        "STOP_TIMEOUT_S",
+        "WORKERS",
+    )
+)
 # What an owner adds to the hard limit before it uses force: by then a worker has ended itself.
 STOP_GRACE_S = 30.0
 
@@ -302,6 +314,22 @@ def _filed() -> tuple[dict[str, Any], ConfigError | None]:
     ours -= {name.upper() for name in os.environ}
     problem = ConfigError(f"{ENV_FILE}: {path}: {complaints[0]}") if complaints else None
     return {name: value for name, value in values.items() if name in ours}, problem
+
+
+def misspelt() -> list[str]:
+    """Names in the environment and in QAWORKER_ENV_FILE that look like ours and mean nothing.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    path = os.environ.get(ENV_FILE)
+    filed = env_file.parse(_read(Path(path), ENV_FILE))[0] if path else {}
+    known = {str(field.validation_alias) for field in Settings.model_fields.values()}
+    return sorted(
+        name
+        for name in {*os.environ, *filed}
+        if name.startswith("QAWORKER_") and name not in known | _OF_OTHERS
+    )
 
 
 def _complaint(error: ValidationError) -> ConfigError:
