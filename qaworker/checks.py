@@ -105,8 +105,8 @@ def _workers(url: str) -> str:
     for beat in living:
         if beat.held:
             raise CheckFailed(f"{beat.name} calls nobody for now: {beat.held}")
-        if beat.state == "quiet":
-            raise CheckFailed(f"{beat.name} is quiet: `qaworker drain --resume` lets it consume")
+    if quiet := [beat.name for beat in living if beat.state == "quiet"]:
+        raise CheckFailed(f"quiet: {', '.join(quiet)}: `qaworker drain --resume` ends that")
     consuming = [beat.name for beat in living if beat.state != "draining"]
     if not consuming:
         raise CheckFailed("all workers are ending: `qaworker status` says who starts others")

@@ -94,7 +94,7 @@ def test_a_model_that_the_api_does_not_offer_is_found(
     [
         (1, {}, "OK: 1 consume: qa_worker-1@host"),
         (2, {}, "FAILED: 1 of 2 answer on host: "),
-        (1, {"state": "quiet"}, "FAILED: qa_worker-1@host is quiet: `qaworker drain --resume`"),
+        (1, {"state": "quiet"}, "FAILED: quiet: qa_worker-1@host: `qaworker drain --resume`"),
         (1, {"state": "draining"}, "FAILED: all workers are ending"),
         (1, {"held": "no quota"}, "FAILED: qa_worker-1@host calls nobody for now: no quota"),
     ],
@@ -108,3 +108,21 @@ def test_workers_that_do_not_consume_are_found(
     fleet.expect(redis_client, "stopped", 0)
     found = checks.finding("workers", lambda: checks._workers(redis_url))
     assert f"{'OK' if found.is_ok else 'FAILED'}: {found.text}".startswith(finding)
+
+
+def test_all_that_are_quiet_are_named(redis_url: str, redis_client: Redis) -> None:
+    for number in (1, 2):
+        heartbeats.beat(
+            redis_client,
+            Beat(
+                name=f"qa_worker-{number}@host",
+                pid=1,
+                pool="threads",
+                started_at=1.0,
+                state="quiet",
+                calls_in_flight=0,
+                chunks_done=0,
+            ),
+        )
+    found = checks.finding("workers", lambda: checks._workers(redis_url))
+    assert found.text.startswith("quiet: qa_worker-1@host, qa_worker-2@host: ")
