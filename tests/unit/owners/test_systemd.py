@@ -103,6 +103,18 @@ def test_a_failure_is_one_line(says: Says) -> None:
         systemctl.systemctl("start", "qa-celery")
 
 
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_journal_that_has_nothing_of_the_units_is_empty(
+    tmp_path: Path, says: Says, code: int
+) -> None:
+    says("")
+    program = tmp_path / "journalctl"
+    error = "Failed to add filter for units: No data available"
+    program.write_text(f"#!/bin/sh\necho '{error}' >&2\nexit {code}\n", encoding="utf-8")
+    program.chmod(0o755)
+    assert Systemd().log_lines(5) == []
+
+
 def test_without_the_file_of_the_key_nothing_is_started(says: Says, tmp_path: Path) -> None:
     path = tmp_path / "openai_api_key"
     says(f"ActiveState=inactive\nWants=\nLoadCredential=openai_api_key:{path}")
