@@ -282,7 +282,7 @@ def _tell_farewells(values: Settings, numbers: Collection[int], say: Say) -> lis
             for number in numbers:
                 name = f"qa_worker-{number}@{HOST}"
                 if (farewell := heartbeats.farewell(redis, name)) is not None:
-                    text = _("{name} finished {finished} tasks and handed {handed_back} back")
+                    text = _("{name}: tasks finished: {finished}, handed back: {handed_back}")
                     say(text.format(name=name, **farewell.model_dump()))
                     continue
                 heartbeats.forget(redis, name)

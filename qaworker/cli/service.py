@@ -174,7 +174,7 @@ def _refuse_what_says_nothing(ctx: click.Context, action: str) -> None:
     }
     if nothing := sorted(given.keys() - TAKES[action]):
         raise click.UsageError(
-            _("{option} says nothing to {action}").format(option=given[nothing[0]], action=action)
+            _("{option} is not for {action}").format(option=given[nothing[0]], action=action)
         )
     if "force" in given and len(given) > 1:
         raise click.UsageError(_("--force takes no other option"))

@@ -26,7 +26,7 @@ def command(*, as_json: bool) -> int:
         listing = [asdict(worker) for worker in workers]
         show(json.dumps(listing, ensure_ascii=False, indent=2))
     else:
-        show(listed(workers) if workers else _("no worker has given a sign of life today"))
+        show(listed(workers) if workers else _("no worker runs"))
     return ExitCode.OK
 
 

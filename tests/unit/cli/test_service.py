@@ -53,10 +53,10 @@ def start_celery(
         (["start", "--via", "cron"], "'cron' is not one of"),
         (["start", "--timeout", "-1"], "-1 is not in the range"),
         (["start", "now"], "unexpected extra argument"),
-        (["start", "--force"], "--force says nothing to start"),
-        (["stop", "-w", "2"], "--workers says nothing to stop"),
+        (["start", "--force"], "--force is not for start"),
+        (["stop", "-w", "2"], "--workers is not for stop"),
         (["stop", "--force", "--timeout", "5"], "--force takes no other option"),
-        (["status", "-l", "info"], "--loglevel says nothing to status"),
+        (["status", "-l", "info"], "--loglevel is not for status"),
     ],
 )
 def test_a_wrong_command_line(
@@ -138,7 +138,7 @@ def test_one_command_at_a_time(
 
 def test_the_units_call_it_by_its_other_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["service", "announce", "-w", "1"]) == 2
-    assert capsys.readouterr().err.startswith("qaworker service: --workers says nothing")
+    assert capsys.readouterr().err.startswith("qaworker service: --workers is not for announce")
 
 
 def test_help_says_what_takes_the_place_of_pkill(
