@@ -79,8 +79,6 @@ def command(number: int, loglevel: str | None, logfile: Path | None) -> int:
         log.warning("worker_runs_as_root")
         # Celery's own warning is a paragraph that advises an option there is not here.
         warnings.filterwarnings("ignore", category=SecurityWarning)
-    # Of what `app` sets on purpose, a paragraph whenever Redis goes away.
-    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     if values.pool == "threads":
         runtime.start(values)
     else:
@@ -93,6 +91,8 @@ def command(number: int, loglevel: str | None, logfile: Path | None) -> int:
         without_heartbeat=True,
         quiet=True,
     )
+    # Of what `app` sets on purpose, a paragraph whenever Redis goes away: Celery has just asked for it.
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     worker.start()
     if heart.is_to_be_replaced() and heart.owner() in {"pid", "none"}:
         os.execv(sys.executable, [sys.executable, "-m", "qaworker", *sys.argv[1:]])  # noqa: S606
