@@ -66,7 +66,11 @@ def test_one_that_hangs_is_there_and_not_waited_for(tmp_path: Path) -> None:
     assert time.monotonic() - started_at < 5
 
 
-@pytest.mark.parametrize("pid", [os.getpid(), -1, 0, 2**22 + 1, "x"])
+@pytest.mark.parametrize(
+    "pid",
+    [os.getpid(), -1, 0, 2**22 + 1, "x"],
+    ids=["ours", "group", "own group", "no pid", "text"],
+)
 def test_a_number_that_is_not_surely_its_own_is_not_recommended(
     tmp_path: Path, pid: object
 ) -> None:
