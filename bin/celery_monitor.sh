@@ -15,8 +15,8 @@ main() {
   root=${script%/bin/*}
   cd "$root"
   if [[ -x venv/bin/python ]]; then
-    # What deploy/install.sh installed has its settings there.
-    if [[ -e $installed ]]; then export QAWORKER_ENV_FILE=${QAWORKER_ENV_FILE-$installed}; fi
+    # What deploy/install.sh installed has its settings there; a loss of them is not to be overlooked.
+    export QAWORKER_ENV_FILE=${QAWORKER_ENV_FILE-$installed}
     exec venv/bin/python -m qaworker monitor "$@"
   fi
   if [[ -x .venv/bin/python ]]; then exec .venv/bin/python -m qaworker monitor "$@"; fi

@@ -4,10 +4,15 @@
 set -euo pipefail
 
 missing() {
+  command -v dbus-daemon >/dev/null || echo dbus
+  command -v logrotate >/dev/null || echo logrotate
+  command -v msgfmt >/dev/null || echo gettext
   command -v redis-server >/dev/null || echo redis-server
   command -v shellcheck >/dev/null || echo shellcheck
   command -v shfmt >/dev/null || echo shfmt
-  python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv
+  command -v systemd-nspawn >/dev/null || echo systemd-container
+  # Not the first on PATH alone: deploy/install.sh takes the system's own.
+  /usr/bin/python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv
 }
 
 main() {

@@ -17,7 +17,7 @@ main() {
   ruff format --check || status=1
   mypy || status=1
   lint-imports || status=1
-  local scripts=(bin/*.sh .ci/run)
+  local scripts=(bin/*.sh deploy/*.sh .ci/run)
   if command -v shellcheck >/dev/null && command -v shfmt >/dev/null; then
     shellcheck "${scripts[@]}" || status=1
     shfmt -i 2 -ci -d "${scripts[@]}" || status=1

@@ -17,8 +17,8 @@ main() {
   # What is relative, such as var/run, is so to here.
   cd "$root"
   if [[ -x venv/bin/python ]]; then
-    # What deploy/install.sh installed has its settings there.
-    if [[ -e $installed ]]; then export QAWORKER_ENV_FILE=${QAWORKER_ENV_FILE-$installed}; fi
+    # What deploy/install.sh installed has its settings there; a loss of them is not to be overlooked.
+    export QAWORKER_ENV_FILE=${QAWORKER_ENV_FILE-$installed}
     exec venv/bin/python -m qaworker.cli.service "$@"
   fi
   if [[ -x .venv/bin/python ]]; then exec .venv/bin/python -m qaworker.cli.service "$@"; fi

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the tests: bin/test.sh [--fast] [options and paths for pytest].
-# --fast leaves out the slow ones and runs three at a time. As root on Debian it installs the programs they want; elsewhere
-# tests whose program is missing are skipped with the reason, and fail where CI=true.
+# Without options all of them, two at a time; --fast leaves out the slow ones and runs three at a time.
+# As root on Debian it installs the programs they want; elsewhere tests whose program is missing are
+# skipped with the reason, and fail where CI=true.
 # Exit codes: pytest's, 69 there is no suitable Python, 100 apt-get failed.
 set -euo pipefail
 
@@ -15,7 +16,9 @@ main() {
   bin/venv.sh --dev
   if [[ ${1-} == --fast ]]; then
     shift
-    set -- -m "not slow" --numprocesses=3 "$@"
+    set -- -m "not slow" --numprocesses=3 --dist=loadgroup "$@"
+  elif (($# == 0)); then
+    set -- --numprocesses=2 --dist=loadgroup
   fi
   exec .venv/bin/python -m pytest "$@"
 }

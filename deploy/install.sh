@@ -2,16 +2,16 @@
 # Installs qaworker on a systemd host, from the checkout it lies in; run it as root. Run it again to
 # upgrade, or after a change of QAWORKER_TASK_HARD_LIMIT_S. It starts nothing.
 #
-#   deploy/install.sh [--prefix DIR] [--workers N]   DIR is /opt/qaworker, N is 4 at first
+#   deploy/install.sh [--prefix DIR] [--workers N]   DIR is /opt/qaworker, N is 4 at first; then as before
 #   deploy/install.sh --dry-run                      says what it would do, and does nothing
 #   deploy/install.sh --uninstall                    stops all, and keeps settings, key, data and logs
 #
-# Exit codes: 0 done, 2 wrong usage, 69 no suitable Python or no systemd, 77 not root, 78 a wrong
+# Exit codes: 0 done, 2 wrong usage, 69 no suitable Python or systemd, 77 not root, 78 a wrong
 # setting in /etc/qaworker/qaworker.env, else those of what failed.
 set -euo pipefail
 
 source=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-prefix=/opt/qaworker
+prefix=
 workers=
 action=install
 is_dry=
@@ -19,10 +19,28 @@ is_dry=
 etc=/etc/qaworker
 units=/etc/systemd/system
 wrapper=/usr/local/bin/qaworker
+scripts=(start_celery.sh celery_monitor.sh)
 
 fail() {
   echo "install.sh: $2" >&2
   exit "$1"
+}
+
+# Where the command on PATH says that it is installed, else the default.
+find_prefix() {
+  local found=
+  if [[ -e $wrapper ]]; then found=$(sed -n 's|^exec \(.*\)/venv/bin/qaworker .*|\1|p' "$wrapper"); fi
+  echo "${found:-/opt/qaworker}"
+}
+
+# LoadCredential= and its %d came with 250.
+require_systemd() {
+  local version
+  if [[ ! -d /run/systemd/system ]]; then
+    fail 69 "systemd does not run here: deploy/supervisord.conf is for hosts without it"
+  fi
+  version=$(systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')
+  if [[ $version -lt 250 ]]; then fail 69 "systemd $version is too old: 250 is the oldest with what the units use"; fi
 }
 
 # Does it, or only says so.
@@ -81,8 +99,9 @@ install_program() {
   run "${pip[@]}" install --no-deps --force-reinstall "$prefix/source"
   run rm -rf "$prefix/source"
   local script
-  for script in start_celery.sh celery_monitor.sh; do
+  for script in "${scripts[@]}"; do
     write "$prefix/bin/$script" 0755 <"$source/bin/$script"
+    run ln -sf "$prefix/bin/$script" "/usr/local/bin/$script"
   done
   write "$prefix/deploy/supervisord.conf" 0644 <"$source/deploy/supervisord.conf"
 }
@@ -139,8 +158,8 @@ install_units() {
 }
 
 say_next() {
-  if systemctl --quiet is-active qa-celery; then
-    echo "installed; the workers that run go on as they are: systemctl reload qa-celery replaces one after the other"
+  if systemctl --quiet is-active 'qa-celery@*'; then
+    echo "installed; the workers go on as they are until: systemctl reload qa-celery (one after the other)"
     return
   fi
   echo "installed; now"
@@ -149,20 +168,35 @@ say_next() {
   echo "  3. systemctl enable --now qa-celery"
 }
 
-uninstall() {
+# Whoever owns workers here, and until they have drained: they run what is about to be removed.
+stop_all() {
   if [[ -e $units/qa-celery.service ]]; then
     run systemctl disable --now qa-celery-monitor.timer qa-celery.service
+    # A stop of an umbrella that has failed does not wait for them.
+    run systemctl stop 'qa-celery@*.service'
   fi
+  if [[ -x $prefix/venv/bin/python && -x $prefix/bin/start_celery.sh ]]; then
+    run "$prefix/bin/start_celery.sh" stop
+  fi
+}
+
+uninstall() {
+  stop_all
   local unit
   for unit in "$source"/deploy/systemd/*; do
     run rm -f "$units/${unit##*/}"
   done
   run rm -rf "$units/qa-celery.service.d" "$units/qa-celery@.service.d"
   run systemctl daemon-reload
-  run rm -f /etc/logrotate.d/qaworker /etc/tmpfiles.d/qaworker.conf "$wrapper"
-  run rm -rf "$prefix/venv" "$prefix/bin" "$prefix/deploy" /run/qaworker
+  run rm -f /etc/logrotate.d/qaworker /etc/tmpfiles.d/qaworker.conf "$wrapper" "${scripts[@]/#//usr/local/bin/}"
+  run rm -rf "$prefix/venv" "$prefix/bin" "$prefix/deploy" /run/qaworker /run/qaworker.env
+  # For what is somebody else's in it.
   if [[ -d $prefix ]]; then run rmdir --ignore-fail-on-non-empty "$prefix"; fi
-  echo "removed; kept: $etc, /var/lib/qaworker, /var/log/qaworker and the user qaworker"
+  if [[ $is_dry ]]; then return; fi
+  local kept="$etc, /var/lib/qaworker, /var/log/qaworker"
+  # Written by nobody but the operator: whom the monitor is to tell.
+  if [[ -d $units/qa-celery-monitor.service.d ]]; then kept+=", $units/qa-celery-monitor.service.d"; fi
+  echo "removed; kept: $kept and the user qaworker"
 }
 
 parse() {
@@ -183,20 +217,20 @@ parse() {
     esac
     shift
   done
+  prefix=${prefix:-$(find_prefix)}
   if [[ ! $prefix =~ ^/[A-Za-z0-9._/-]+$ ]]; then
     fail 2 "--prefix wants an absolute path of letters, digits, and . _ - /"
   fi
-  if [[ $workers && ! $workers =~ ^[1-9][0-9]{0,2}$ ]]; then
-    fail 2 "--workers wants a number from 1 to 999"
+  # As start_celery.sh takes them.
+  if [[ $workers && (! $workers =~ ^[1-9][0-9]{0,2}$ || $workers -gt 256) ]]; then
+    fail 2 "--workers wants a number from 1 to 256"
   fi
 }
 
 main() {
   parse "$@"
   if [[ ! $is_dry && $(id -u) != 0 ]]; then fail 77 "run it as root, or with sudo"; fi
-  if [[ ! $is_dry && ! -d /run/systemd/system ]]; then
-    fail 69 "systemd does not run here: deploy/supervisord.conf is for hosts without it"
-  fi
+  if [[ ! $is_dry ]]; then require_systemd; fi
   umask 022
   if [[ $action == uninstall ]]; then
     uninstall

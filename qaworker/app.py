@@ -160,7 +160,10 @@ class Client(kombu_redis.PrefixedStrictRedis):  # type: ignore[misc]  # kombu ha
 
 
 class Channel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
-    """Kombu's channel, which takes no more than is of use, and survives what it cannot read."""
+    """Kombu's channel, which takes no more than is of use, and survives what it cannot read.
+
+    Its messages can be counted by queue also while workers hold them.
+    """
 
     def _get_client(self) -> Any:
         return partial(Client, global_keyprefix=self.global_keyprefix)
@@ -191,6 +194,12 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
             log.warning("message_waits_for_redis", error=str(error))
             # It is read again at once; without that Redis there is no other work either.
             time.sleep(QUARANTINE_RETRY_S)
+
+    def _inplace_augment_message(self, message: Any, exchange: str, routing_key: str) -> None:
+        """Begin the delivery tag with the queue, which else stands after 30 KB of text alone."""
+        super()._inplace_augment_message(message, exchange, routing_key)
+        properties = message["properties"]
+        properties["delivery_tag"] = f"{routing_key}:{properties['delivery_tag']}"
 
     def close(self) -> None:
         """Give the outstanding BRPOP up, then close.
@@ -229,6 +238,24 @@ class WorkerLogging(Logging):  # type: ignore[misc]  # celery has no types
         return True
 
 
-app = Celery("qaworker", set_as_current=False, log=WorkerLogging)
+class Application(Celery):  # type: ignore[misc]  # celery has no types
+    """Reads its settings from ``settings`` alone.
+
+    Celery prefers CELERY_BROKER_URL and its like in the environment to what it was configured with,
+    and kombu reads a Redis address in another way than we do.
+    """
+
+    backend_cls = "disabled"
+
+    def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
+        """Celery's, with our address."""
+        return super().connection_for_read(url or self.conf["broker_url"], **options)
+
+    def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
+        """Celery's, with our address."""
+        return super().connection_for_write(url or self.conf["broker_url"], **options)
+
+
+app = Application("qaworker", set_as_current=False, log=WorkerLogging)
 app.add_defaults(lambda: configuration(settings.load()))
 app.steps["consumer"] |= {Leases, PulseStep}

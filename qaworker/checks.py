@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +17,10 @@ from qaworker.app import configuration
 from qaworker.errors import QAWorkerError
 from qaworker.llm.client import check_model
 from qaworker.logs import redact
+from qaworker.owners import choosing
+from qaworker.owners.owner import Owner
 from qaworker.settings import Settings
-from qaworker.store import heartbeats
+from qaworker.store import fleet, heartbeats
 from qaworker.store.connections import connect, store_errors
 
 # A ledger of a million chunks and its exports.
@@ -39,10 +43,11 @@ class Finding:
 def run_checks(settings: Settings) -> Iterator[Finding]:
     """Check what a run needs, in the order in which it would fail."""
     yield finding("settings", lambda: _settings(settings))
-    yield finding("redis", lambda: _redis(settings.redis_url))
+    yield finding("redis", lambda: _redis(settings.redis_url, "REDIS_URL"))
     if settings.broker_url not in {"", settings.redis_url}:
-        yield finding("broker", lambda: _redis(settings.broker_url))
+        yield finding("broker", lambda: _redis(settings.broker_url, "CELERY_BROKER_URL"))
     yield finding("workers", lambda: _workers(settings.redis_url))
+    yield finding("owner", lambda: _owner(choosing.in_charge(settings), settings.stop_timeout_s))
     yield finding("api", lambda: asyncio.run(_api(settings)))
     yield finding("disk", lambda: _disk(settings.runs_dir))
 
@@ -64,9 +69,9 @@ def _settings(settings: Settings) -> str:
     return f"model {settings.model}, {settings.pool}, {settings.calls_in_flight} calls a process"
 
 
-def _redis(url: str) -> str:
+def _redis(url: str, variable: str) -> str:
     redis: Any
-    with connect(url) as redis, store_errors():
+    with connect(url) as redis, store_errors(variable):
         started_at = time.perf_counter()
         redis.ping()
         latency_ms = (time.perf_counter() - started_at) * 1000
@@ -85,12 +90,44 @@ def _redis(url: str) -> str:
 def _workers(url: str) -> str:
     with connect(url) as redis:
         living = heartbeats.living(redis)
+        expected = fleet.expected(redis)
     if not living:
-        raise CheckFailed("no worker process answers: start one with `qaworker worker`")
+        raise CheckFailed(
+            "no worker process answers: start them with `bin/start_celery.sh start`,"
+            " or one with `qaworker worker`"
+        )
+    on = Counter(beat.host for beat in living)
+    for host, workers in sorted(expected.items()):
+        if on[host] < workers:
+            raise CheckFailed(
+                f"{on[host]} of {workers} answer on {host}: `qaworker status` there says why"
+            )
     for beat in living:
         if beat.held:
             raise CheckFailed(f"{beat.name} calls nobody for now: {beat.held}")
-    return f"{len(living)} consume: {', '.join(beat.name for beat in living)}"
+    if quiet := [beat.name for beat in living if beat.state == "quiet"]:
+        raise CheckFailed(f"quiet: {', '.join(quiet)}: `qaworker drain --resume` ends that")
+    consuming = [beat.name for beat in living if beat.state != "draining"]
+    if not consuming:
+        raise CheckFailed("all workers are ending: `qaworker status` says who starts others")
+    return f"{len(consuming)} consume: {', '.join(consuming)}"
+
+
+def _owner(owner: Owner | None, needed_s: float) -> str:
+    """Whether a stop may take as long as a task."""
+    if owner is None:
+        return "none is in charge of this host's workers"
+    granted_s = owner.stop_timeout_s()
+    if granted_s is None:
+        return f"{owner.name}; how long it waits for a stop is not known"
+    if granted_s < needed_s:
+        # Each writes the figure anew, from the settings.
+        by_systemd = owner.name == "systemd"
+        mend = "sudo deploy/install.sh" if by_systemd else "bin/start_celery.sh restart"
+        raise CheckFailed(
+            f"{owner.name} waits {granted_s:g} s for a stop, which may take {needed_s:g} s: `{mend}`"
+        )
+    return f"{owner.name} waits {granted_s:g} s for a stop"
 
 
 async def _api(settings: Settings) -> str:
@@ -101,6 +138,13 @@ async def _api(settings: Settings) -> str:
 
 def _disk(runs_dir: Path) -> str:
     place = next(path for path in (runs_dir, *runs_dir.absolute().parents) if path.is_dir())
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise CheckFailed(
+            f"{place} cannot be written ({error.strerror}): correct it, or set QAWORKER_RUNS_DIR"
+        ) from error
     free = shutil.disk_usage(place).free
     if free < LEAST_FREE_BYTES:
         raise CheckFailed(

@@ -23,7 +23,7 @@ from qaworker.notify import VARIABLE as NOTIFY_SOCKET
 from qaworker.notify import notify
 from qaworker.settings import Settings
 from qaworker.store import heartbeats
-from qaworker.store.connections import connect
+from qaworker.store.connections import check_writable, connect
 from qaworker.store.heartbeats import Beat, Farewell
 
 log = logs.get(__name__)
@@ -70,7 +70,8 @@ class Heart(threading.Thread):
         self._settings = settings
         self._redis = connect(settings.redis_url, timeout_s=REDIS_TIMEOUT_S)
         self._started_at = time.time()
-        self._redis_away_at = time.monotonic()
+        self._broker = connect(settings.broker_url or settings.redis_url, timeout_s=REDIS_TIMEOUT_S)
+        self._broker_away_at = time.monotonic()
         self._ending = threading.Event()
         self._draining_since: float | None = None
         self._held_before = (0, 0)
@@ -90,6 +91,7 @@ class Heart(threading.Thread):
                 self._watch_the_end(time.monotonic() - self._draining_since)
             if (running := runtime.current()) is not None:
                 running.engine.ping()
+            self._look_for_the_broker()
             if self._is_well():
                 notify("WATCHDOG=1")
                 self._beat()
@@ -139,6 +141,7 @@ class Heart(threading.Thread):
         except StoreUnavailable as error:
             log.warning("heartbeat_not_withdrawn", error=str(error))
         self._redis.close()
+        self._broker.close()
 
     def _beat(self) -> None:
         running = runtime.current()
@@ -163,7 +166,6 @@ class Heart(threading.Thread):
         try:
             pulse.is_to_be_quiet = heartbeats.beat(self._redis, state)
         except StoreUnavailable as error:
-            self._redis_away_at = time.monotonic()
             log.warning("heartbeat_missed", error=str(error))
         if self._draining_since is None:
             notify(f"STATUS={state.state}: {state.tasks} tasks, {state.calls_in_flight} calls")
@@ -173,12 +175,22 @@ class Heart(threading.Thread):
             return "draining"
         return "quiet" if pulse.is_quiet else "consuming"
 
+    def _look_for_the_broker(self) -> None:
+        """See whether the loop stands still because the queue's Redis, maybe another one, is away."""
+        if time.monotonic() - pulse.ticked_at < heartbeats.BEAT_INTERVAL_S:
+            return
+        try:
+            check_writable(self._broker)
+        except StoreUnavailable as error:
+            self._broker_away_at = time.monotonic()
+            log.warning("broker_away", error=str(error))
+
     def _well_at(self) -> float:
         """When this process last showed that it is well.
 
         Celery's loop stands still while it connects again, which is no fault of this process.
         """
-        well_at = max(pulse.ticked_at, self._redis_away_at)
+        well_at = max(pulse.ticked_at, self._broker_away_at)
         if (running := runtime.current()) is not None:
             well_at = min(well_at, running.engine.answered_at)
         return well_at
@@ -200,6 +212,8 @@ class Heart(threading.Thread):
         """Why this process should be replaced; empty while it is fit."""
         running = runtime.current()
         if running is None:  # a prefork parent: Celery replaces its children
+            return ""
+        if pulse.is_to_be_quiet:  # it has no share to do, and stays up
             return ""
         if running.engine.chunks_done >= self._settings.max_chunks:
             return f"{running.engine.chunks_done} chunks done"
@@ -223,10 +237,10 @@ def start(worker: str, settings: Settings) -> None:
     global _heart  # noqa: PLW0603, a process has one heart
     if _heart is None:
         _heart = Heart(worker, settings)
-        _heart.start()
         notify("READY=1")
         if _was_asked_early:
             _heart.shutdown_asked()
+        _heart.start()
 
 
 def stop() -> None:

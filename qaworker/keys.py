@@ -23,7 +23,7 @@ def queue(name: str, step: int = 0) -> str:
 
 
 def unacked() -> str:
-    """Hash: delivery tag -> a message that a worker holds, and its queue (written by Celery)."""
+    """Hash: delivery tag, which begins with the queue -> a message that a worker holds (by Celery)."""
     return f"{PREFIX}unacked"
 
 
@@ -75,6 +75,11 @@ def expected() -> str:
 def quiet() -> str:
     """Set: names of workers that are to take nothing new."""
     return f"{PREFIX}quiet"
+
+
+def probe() -> str:
+    """String: that the queue's Redis takes writes (in that Redis); expires within a second."""
+    return f"{PREFIX}probe"
 
 
 def cancelled(run_id: str) -> str:

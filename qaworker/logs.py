@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, MutableMapping
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import structlog
 
@@ -48,11 +48,11 @@ def _redact_event(
 
 
 def configure(
-    level: str = "info", log_format: LogFormat = "auto", file: Path | None = None
+    level: str = "info", log_format: LogFormat = "auto", file: Path | TextIO | None = None
 ) -> None:
     """Send every logger of this process, ours and the libraries', to standard error or a file.
 
-    A file that was renamed, as logrotate does, is left with the next line: no signal is needed.
+    A file by its path, once renamed as logrotate does, is left with the next line: no signal is needed.
     """
     is_terminal = file is None and sys.stderr.isatty()
     as_console = log_format == "console" or (log_format == "auto" and is_terminal)
@@ -79,9 +79,9 @@ def configure(
         cache_logger_on_first_use=True,
     )
     handler = (
-        logging.StreamHandler(sys.stderr)
-        if file is None
-        else WatchedFileHandler(file, encoding="utf-8")
+        WatchedFileHandler(file, encoding="utf-8")
+        if isinstance(file, Path)
+        else logging.StreamHandler(file or sys.stderr)
     )
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=rendering)

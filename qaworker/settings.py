@@ -8,16 +8,30 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from qaworker.errors import ConfigError
+from qaworker import env_file
+from qaworker.errors import ConfigError, NotAllowed
 from qaworker.logs import LogFormat, redact
 
+ENV_FILE: Final = "QAWORKER_ENV_FILE"
 OPENAI_URL = "https://api.openai.com/v1"
+# Owners and bin/quickstart.sh read these themselves, and the shell of whoever asks may have them.
+_OF_OTHERS: Final = frozenset(
+    f"QAWORKER_{name}"
+    for name in (
+        "INSTANCE",
+        "REDIS_SERVER",
+        "SIMULATOR",
+        "SIMULATOR_PORT",
+        "STOP_TIMEOUT_S",
+        "WORKERS",
+    )
+)
 # What an owner adds to the hard limit before it uses force: by then a worker has ended itself.
 STOP_GRACE_S = 30.0
 
@@ -129,7 +143,7 @@ class Settings(BaseSettings):
     )
     env_file: Path | None = Field(
         None,
-        validation_alias="QAWORKER_ENV_FILE",
+        validation_alias=ENV_FILE,
         description="a file of `NAME=value` lines with any of these; the environment goes before it",
     )
     data_dir: Path = Field(
@@ -198,6 +212,13 @@ class Settings(BaseSettings):
             raise ValueError(
                 "is not an address: correct it, and write special characters of a password as %XX"
             ) from None
+        return url
+
+    @field_validator("redis_url", "broker_url")
+    @classmethod
+    def _is_of_a_redis(cls, url: str) -> str:
+        if url and urlsplit(url).scheme not in {"redis", "rediss", "unix"}:
+            raise ValueError("must begin with redis://, rediss:// or unix://")
         return url
 
     @field_validator("openai_base_url")
@@ -269,19 +290,95 @@ def load() -> Settings:
 
     Raises:
         ConfigError: a variable has a value that is not allowed, or names a file that is not there.
+        NotAllowed: this user may not read QAWORKER_ENV_FILE.
     """
-    env_file = os.environ.get("QAWORKER_ENV_FILE") or None
-    if env_file is not None:
-        _read(Path(env_file), "QAWORKER_ENV_FILE")
-    try:
-        values = Settings(_env_file=env_file)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
-        text = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{name}: {text}" if name else text) from error
+    values, problem = load_as_far_as_possible()
+    if problem is not None:
+        raise problem
+    return values
+
+
+def load_as_far_as_possible() -> tuple[Settings, ConfigError | None]:
+    """The settings, with the defaults for those that are wrong, and the first complaint.
+
+    For what must work also then: to look at workers that run, and to stop them.
+
+    Raises:
+        NotAllowed: this user may not read QAWORKER_ENV_FILE.
+    """
+    filed, problem = _filed()
+    defaults: dict[str, Any] = {}
+    while True:
+        try:
+            values = Settings(**(filed | defaults))
+            break
+        except ValidationError as error:
+            problem = problem or _complaint(error)
+            defaults |= _defaults(error)
     key_file = values.openai_api_key_file
-    if key_file is None or values.openai_api_key.get_secret_value():
-        return values
-    key = SecretStr(_read(key_file, "OPENAI_API_KEY_FILE").strip())
-    return values.model_copy(update={"openai_api_key": key})
+    if key_file is not None and not values.openai_api_key.get_secret_value():
+        try:
+            key = SecretStr(_read(key_file, "OPENAI_API_KEY_FILE").strip())
+        except ConfigError as error:
+            problem = problem or error
+        else:
+            values = values.model_copy(update={"openai_api_key": key})
+    return values, problem
+
+
+def _filed() -> tuple[dict[str, Any], ConfigError | None]:
+    """What QAWORKER_ENV_FILE sets and the environment does not, and the first complaint."""
+    path = os.environ.get(ENV_FILE)
+    if not path:
+        return {}, None
+    try:
+        text = _read(Path(path), ENV_FILE)
+    except ConfigError as error:
+        if isinstance(error.__cause__, PermissionError):
+            # Its defaults would be about another installation.
+            raise NotAllowed(
+                f"{ENV_FILE}: {path} is not for everybody: run it as root, or as a member of the"
+                " group qaworker"
+            ) from error
+        return {}, error
+    values, complaints = env_file.parse(text)
+    ours = {str(field.validation_alias) for field in Settings.model_fields.values()}
+    ours -= {name.upper() for name in os.environ}
+    problem = ConfigError(f"{ENV_FILE}: {path}: {complaints[0]}") if complaints else None
+    return {name: value for name, value in values.items() if name in ours}, problem
+
+
+def misspelt() -> list[str]:
+    """Names in the environment and in QAWORKER_ENV_FILE that look like ours and mean nothing.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    path = os.environ.get(ENV_FILE)
+    filed = env_file.parse(_read(Path(path), ENV_FILE))[0] if path else {}
+    known = {str(field.validation_alias) for field in Settings.model_fields.values()}
+    return sorted(
+        name
+        for name in {*os.environ, *filed}
+        if name.startswith("QAWORKER_") and name not in known | _OF_OTHERS
+    )
+
+
+def _complaint(error: ValidationError) -> ConfigError:
+    first = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in first["loc"])
+    text = first["msg"].removeprefix("Value error, ")
+    return ConfigError(f"{name}: {text}" if name else text)
+
+
+def _defaults(error: ValidationError) -> dict[str, Any]:
+    """By variable, for those that are wrong; for the limits when they contradict each other."""
+    wrong = {str(each["loc"][0]) for each in error.errors() if each["loc"]} or {
+        "QAWORKER_TASK_SOFT_LIMIT_S",
+        "QAWORKER_TASK_HARD_LIMIT_S",
+    }
+    return {
+        variable: field.get_default(call_default_factory=True)
+        for field in Settings.model_fields.values()
+        if (variable := str(field.validation_alias)) in wrong
+    }

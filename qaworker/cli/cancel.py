@@ -31,13 +31,13 @@ def command(*, run_dir: Path | None, is_all: bool, yes: bool) -> int:
     """
     if is_all == (run_dir is not None):
         raise click.UsageError("give either RUN_DIR or --all")
-    if not yes and not sys.stdin.isatty():
-        raise click.UsageError("there is no terminal to ask at: give --yes")
     values = settings.load()
     logs.configure("warning", values.log_format)
+    run_id = None if run_dir is None else cancelling.run_id_of(run_dir)
+    if not yes and not sys.stdin.isatty():
+        raise click.UsageError("there is no terminal to ask at: give --yes")
     console = progress.console()
     with ExitStack() as stack:
-        run_id = None if run_dir is None else cancelling.run_id_of(run_dir)
         redis = stack.enter_context(runs.outcomes_redis(values))
         broker = stack.enter_context(runs.queue_redis(values))
         if not yes:

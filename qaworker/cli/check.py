@@ -19,7 +19,7 @@ CALL_TIMEOUT_S = 120.0
 @click.option("--call", is_flag=True, help="Also send one test chunk through queue and worker.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def command(*, call: bool, as_json: bool) -> int:
-    """Check settings, Redis, workers, the API and the disk; exit 1 when one fails."""
+    """Check settings, Redis, workers and their owner, the API and the disk; exit 1 when one fails."""
     values = settings.load()
     logs.configure("error", values.log_format)
     findings: list[Finding] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 import click
@@ -37,11 +36,9 @@ def command(
             raise ConfigError(f"{run_dir}: its dataset was not read to the end: submit it again")
         redis = stack.enter_context(runs.outcomes_redis(values))
         broker = stack.enter_context(runs.queue_redis(values))
-        runs.tell_workers(console, redis, None)
         limit = spending.open_budget(values, ledger, redis, budget)
         driver = runs.queue_driver(ledger, redis, broker, limit, ready_tasks=values.ready_tasks)
-        held = partial(runs.held, redis)
-        code = runs.drive(console, driver, ledger, held=held, timeout_s=timeout)
+        code = runs.drive(console, driver, ledger, held=runs.Held(redis), timeout_s=timeout)
         if code is not ExitCode.OK:
             return code
         seconds = time.monotonic() - started_at

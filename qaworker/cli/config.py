@@ -25,6 +25,8 @@ def command(*, check: bool, markdown: bool, as_json: bool, name: str | None) -> 
     configuration(values)
     if check:
         values.require_api_key()
+        for misspelt in settings.misspelt():
+            click.echo(f"qaworker: {misspelt} is no setting: see `qaworker config`", err=True)
         click.echo("the settings are valid")
         return ExitCode.OK
     shown = values.shown()

@@ -18,7 +18,7 @@ from qaworker.cli import runs
 from qaworker.cli.spans import span
 from qaworker.cli.table import printable, table
 from qaworker.errors import ExitCode
-from qaworker.status import spoken
+from qaworker.status.spans import spoken
 from qaworker.store.dead_letters import DeadLetter, DeadLetters, Selection
 
 _AS_JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 import click
@@ -63,9 +62,10 @@ def command(
         spending.confirm(console, values, plan, is_confirmed=is_confirmed)
         limit = spending.open_budget(values, ledger, redis, budget)
         if broker is not None:
-            runs.tell_workers(console, redis, celery_workers)
+            if celery_workers:
+                runs.tell_workers(console, redis, celery_workers)
             driver = runs.queue_driver(ledger, redis, broker, limit, ready_tasks=values.ready_tasks)
-            code = runs.drive(console, driver, ledger, held=partial(runs.held, redis))
+            code = runs.drive(console, driver, ledger, held=runs.Held(redis))
         else:
             driver = stack.enter_context(runs.local_driver(values, ledger, redis, limit))
             code = runs.drive(console, driver, ledger)

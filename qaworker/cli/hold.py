@@ -18,7 +18,7 @@ from qaworker.client.cancelling import run_id_of
 from qaworker.errors import ExitCode
 from qaworker.llm.addresses import account
 from qaworker.settings import Settings
-from qaworker.status import spoken
+from qaworker.status.spans import spoken
 from qaworker.store import holds, overview
 from qaworker.store.holds import Hold
 

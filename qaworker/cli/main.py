@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
+from qaworker import translations
 from qaworker.errors import ExitCode, QAWorkerError
 
 # Name -> what --help says of it; kept here so that help imports no command.
 COMMANDS = {
     "cancel": "Remove a run's waiting messages; its outcomes stay.",
-    "check": "Check settings, Redis, workers, the API and the disk.",
+    "check": "Check settings, Redis, workers, the API, the disk and the owner.",
     "collect": "Wait for a submitted run and export its pairs.",
     "config": "Show the settings in force.",
     "dead": "List, show, requeue and discard dead letters.",
@@ -31,6 +32,8 @@ COMMANDS = {
 }
 # Called by scripts and units, not by people: left out of --help.
 INNER = ("listen", "service")
+# Those of operators speak the language of the locale, from the first complaint about an option on.
+TRANSLATED = {"monitor", "service", "status", "workers"}
 
 
 class LazyGroup(click.Group):
@@ -44,6 +47,8 @@ class LazyGroup(click.Group):
         """The command, imported now, or None."""
         if cmd_name not in COMMANDS and cmd_name not in INNER:
             return None
+        if cmd_name in TRANSLATED:
+            translations.bind()
         module = importlib.import_module(f"qaworker.cli.{cmd_name}")
         command: click.Command = module.command
         return command

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from gettext import gettext as _
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import click
 
-from qaworker import logs, settings, translations
+from qaworker import logs
+from qaworker.cli import lenient
+from qaworker.cli.table import show
 from qaworker.errors import QAWorkerError
 from qaworker.monitor import healing
 from qaworker.monitor.channels import Channel, Mail, Slack, Webhook
 from qaworker.monitor.judging import CHECKS, Limits
 from qaworker.monitor.looking import UNKNOWN, look
-from qaworker.monitor.ownership import inherit_owner
-from qaworker.owners.files import writing
-from qaworker.settings import Settings
+from qaworker.owners.files import open_log
 
 LOG_NAME: Final = "celery_monitor.log"
 _DEFAULT: Final = Limits()
@@ -37,7 +38,8 @@ class Address(click.ParamType[str]):
             except (OSError, UnicodeError) as error:
                 self.fail(f"{value[1:]}: {getattr(error, 'strerror', None) or error}", param, ctx)
         if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
-            self.fail("must be http://… or https://…, or @ and a file that holds it", param, ctx)
+            problem = _("must be http://… or https://…, or @ and a file that holds it")
+            self.fail(problem, param, ctx)
         return url
 
 
@@ -98,7 +100,7 @@ class Plugin(click.Command):
     "--heal",
     is_flag=True,
     help="Start this host's workers when all are gone and nobody stopped them, at most"
-    f" {healing.MOST_STARTS} times an hour.",
+    f" {healing.MOST_STARTS} times an hour. Under systemd it takes root, and systemd does so itself.",
 )
 def command(
     *,
@@ -111,28 +113,31 @@ def command(
 ) -> int:
     """Look once for what needs somebody, and tell them: once, and again when it is over.
 
+    Of fewer workers than are to run, and of workers that are all quiet, it tells at the second look
+    in a row: those may be at work on something.
+
     Writes one line, and QAWORKER_LOG_DIR/celery_monitor.log. Exit status, as Nagios wants it:
     0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.
     """
-    translations.bind()
     channels: list[Channel] = [*map(Mail, mail), *map(Slack, slack), *map(Webhook, webhook)]
     names = frozenset(CHECKS) - set(skip)
+    # To standard error, until its file is open.
+    logs.configure()
     try:
-        values = settings.load()
-        _open_log(values)
+        values = lenient.load()
+        logs.configure("info", values.log_format, open_log(values.log_dir / LOG_NAME))
         report = look(values, Limits(**limits), names, channels, heal=heal)
     except QAWorkerError as error:
-        click.echo(f"QAWORKER UNKNOWN: {logs.redact(str(error))}")
-        return UNKNOWN
-    click.echo(report.line)
+        return _unknown(str(error))
+    except Exception as error:  # noqa: BLE001, Python's own exit code would be a warning to Nagios
+        logs.get(__name__).exception("look_failed")
+        return _unknown(f"{type(error).__name__}: {error}")
+    show(report.line)
     for trouble in report.troubles:
         click.echo(f"qaworker: {logs.redact(trouble)}", err=True)
     return report.code
 
 
-def _open_log(values: Settings) -> None:
-    path = values.log_dir / LOG_NAME
-    with writing(path):
-        values.log_dir.mkdir(parents=True, exist_ok=True)
-        logs.configure("info", values.log_format, path)
-        inherit_owner(path)
+def _unknown(reason: str) -> int:
+    show(f"QAWORKER UNKNOWN: {logs.redact(' '.join(reason.split()))}")
+    return UNKNOWN

@@ -27,7 +27,7 @@ from qaworker.errors import ExitCode, RunDirectoryError, StoreUnavailable
 from qaworker.limits.rates import rate_table
 from qaworker.llm.prices import dollars, price_of, unknown_price
 from qaworker.settings import Settings
-from qaworker.status import spoken
+from qaworker.status.spans import spoken
 from qaworker.store import heartbeats
 from qaworker.store.connections import connect, require
 from qaworker.store.database import DATABASE_NAME

@@ -54,7 +54,7 @@ def running(
     Args:
         shown: where.
         counts: of the run as it begins.
-        held: asks the workers why they call nobody; empty while they do.
+        held: asks the workers why nothing moves; empty while it does.
     """
     bar = Progress(
         TextColumn("{task.description}"),
@@ -117,7 +117,7 @@ class Lines:
     def _tell_held(self, held: Sequence[str]) -> None:
         for reason in held:
             if reason not in self._held:
-                self._warn(f"workers call nobody for now: {reason}")
+                self._warn(reason)
         self._held = held
 
     def _warn(self, text: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import click
 from redis import Redis
@@ -26,6 +28,9 @@ from qaworker.store import heartbeats
 from qaworker.store.connections import connect, require
 from qaworker.store.ledger import Ledger
 from qaworker.store.outcomes import OutcomeReader
+
+# A worker that was started together with the run has beaten by then.
+BEATS_WITHIN_S: Final = 10.0
 
 
 @contextmanager
@@ -90,24 +95,33 @@ def _driver(ledger: Ledger, reader: OutcomeReader, sender: Sender, budget: Budge
     return Driver(ledger, reader, sender, config=config, model=model, standing=budget)
 
 
-def tell_workers(console: Console, redis: Redis, expected: int | None) -> None:
-    """Say when no worker process answers, or fewer than expected."""
+def tell_workers(console: Console, redis: Redis, expected: int) -> None:
+    """Say when fewer worker processes answer than expected."""
     living = len(heartbeats.living(redis))
-    if living < (expected or 1):
-        wanted = f" of {expected}" if expected else ""
-        console.print(
-            f"{living}{wanted} worker processes answer: start them with `qaworker worker`;"
-            " the run waits for them",
-            style="yellow",
-        )
+    if living < expected:
+        console.print(f"{living} of {expected} worker processes answer", style="yellow")
 
 
-def held(redis: Redis) -> Sequence[str]:
-    """Why living workers call nobody; empty while they do, or cannot be asked."""
-    try:
-        return sorted({beat.held for beat in heartbeats.living(redis) if beat.held})
-    except StoreUnavailable:
-        return ()
+class Held:
+    """Asks workers why nothing moves."""
+
+    def __init__(self, redis: Redis, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._redis = redis
+        self._clock = clock
+        self._awaited_until = clock() + BEATS_WITHIN_S
+
+    def __call__(self) -> Sequence[str]:
+        """Empty while they call, or cannot be asked."""
+        try:
+            living = heartbeats.living(self._redis)
+        except StoreUnavailable:
+            return ()
+        if living or self._clock() < self._awaited_until:
+            reasons = sorted({beat.held for beat in living if beat.held})
+            return [f"workers call nobody for now: {reason}" for reason in reasons]
+        return [
+            "no worker process answers: start them with `qaworker worker`; the run waits for them"
+        ]
 
 
 def drive(

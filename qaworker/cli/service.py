@@ -12,6 +12,8 @@ import click
 from click.core import ParameterSource
 
 from qaworker import logs, settings, translations
+from qaworker.cli import lenient
+from qaworker.cli.table import show
 from qaworker.errors import ExitCode, QAWorkerError
 from qaworker.owners.owner import OwnerName
 
@@ -24,6 +26,8 @@ TAKES: Final[dict[str, frozenset[str]]] = {
     "announce": frozenset(),
     "withdraw": frozenset(),
 }
+# Must end workers that run, however wrong the settings have become since.
+WHATEVER_IS_SET: Final = frozenset({"stop", "withdraw"})
 # A slip of the finger starts no ten thousand processes.
 MOST_WORKERS: Final = 256
 LONGEST_S: Final = 86_400
@@ -51,7 +55,6 @@ class _Terse(click.Command):
         parent: click.Context | None = None,
         **more: Any,
     ) -> click.Context:
-        translations.bind()
         with _complaints(parent, info_name):
             return super().make_context(info_name, args, parent, **more)
 
@@ -80,7 +83,7 @@ def _complaints(parent: click.Context | None, info_name: str | None) -> Iterator
     "--workers",
     type=click.IntRange(1, MOST_WORKERS),
     metavar="N",
-    help="start, restart: how many worker processes.  [default: as many as run, else 4]",
+    help="start, restart: how many worker processes.  [default: as many as run or ran last, else 4]",
 )
 @click.option(
     "-l",
@@ -139,25 +142,26 @@ def command(  # noqa: PLR0913, one for each option
 
         return int(status.command.main(["--json"] * as_json, standalone_mode=False))
     from qaworker import service
+    from qaworker.owners import expecting
 
-    values = settings.load()
+    values = lenient.load() if action in WHATEVER_IS_SET else settings.load()
     logs.configure("error", values.log_format)
     wish = service.Wish(
         via, workers, log_level, service.START_TIMEOUT_S if timeout_s is None else timeout_s
     )
     match action:
         case "start":
-            service.start(values, wish, click.echo)
+            service.start(values, wish, show)
         case "restart":
-            service.restart(values, wish, click.echo)
+            service.restart(values, wish, show)
         case "stop" if force:
-            service.sweep(values, click.echo)
+            service.sweep(values, show)
         case "stop":
-            service.stop(values, via, timeout_s, click.echo)
+            service.stop(values, via, timeout_s, show)
         case "announce":
             service.announce(values)
         case "withdraw":
-            service.withdraw(values)
+            expecting.withdraw(values)
     return ExitCode.OK
 
 
@@ -170,7 +174,7 @@ def _refuse_what_says_nothing(ctx: click.Context, action: str) -> None:
     }
     if nothing := sorted(given.keys() - TAKES[action]):
         raise click.UsageError(
-            _("{option} says nothing to {action}").format(option=given[nothing[0]], action=action)
+            _("{option} is not for {action}").format(option=given[nothing[0]], action=action)
         )
     if "force" in given and len(given) > 1:
         raise click.UsageError(_("--force takes no other option"))
@@ -178,10 +182,11 @@ def _refuse_what_says_nothing(ctx: click.Context, action: str) -> None:
 
 def main() -> int:
     """``start_celery.sh``, under its own name."""
+    translations.bind()
     try:
         result: Any = command.main(prog_name="start_celery.sh", standalone_mode=False)
     except click.exceptions.Abort:
-        click.echo("start_celery.sh: interrupted", err=True)
+        click.echo(_("start_celery.sh: interrupted"), err=True)
         return ExitCode.INTERRUPTED
     except click.ClickException as error:
         error.show()

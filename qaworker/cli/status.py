@@ -10,10 +10,12 @@ from typing import Any, Final
 
 import click
 
-from qaworker import settings, status, translations
-from qaworker.cli.table import table
+from qaworker.cli import lenient
+from qaworker.cli.table import show, table
 from qaworker.cli.workers import listed
-from qaworker.status import State, Status, spoken
+from qaworker.status import gathering
+from qaworker.status.picture import State, Status
+from qaworker.status.spans import spoken
 
 EXIT_CODES: Final[dict[State, int]] = {"running": 0, "degraded": 1, "stopped": 3, "unknown": 4}
 
@@ -26,9 +28,8 @@ def command(*, as_json: bool) -> int:
     Exit status: 0 running, 1 degraded (fewer workers consume than are to run, or Redis is away),
     3 stopped, 4 unknown.
     """
-    translations.bind()
-    seen = status.gather(settings.load())
-    click.echo(json.dumps(described(seen), ensure_ascii=False, indent=2) if as_json else page(seen))
+    seen = gathering.gather(lenient.load())
+    show(json.dumps(described(seen), ensure_ascii=False, indent=2) if as_json else page(seen))
     return EXIT_CODES[seen.state]
 
 
@@ -66,9 +67,9 @@ def page(seen: Status) -> str:
 def _lines(seen: Status) -> Iterator[str]:
     yield _("=== Celery worker status ===")
     if seen.redis_error:
-        yield f"{_('Redis: ✗ not answering')} ({seen.redis_error})"
+        yield _("Redis: ✗ not answering ({error})").format(error=seen.redis_error)
     else:
-        yield f"{_('Redis: ✓ running')} ({seen.latency_ms:.1f} ms)"
+        yield _("Redis: ✓ running ({latency_ms:.1f} ms)").format(latency_ms=seen.latency_ms)
     if seen.queues:
         yield _("Queue length: {length}").format(length=seen.length)
     yield _state(seen)
@@ -94,7 +95,7 @@ def _state(seen: Status) -> str:
     counted = (
         _("{consuming} of {expected} consume") if seen.expected else _("{consuming} consume")
     ).format(consuming=seen.consuming, expected=seen.expected)
-    owned = _("owner: {owner}").format(owner=seen.owner or "none")
+    owned = _("owner: {owner}").format(owner=seen.owner or _("none"))
     why = "" if seen.state == "stopped" else f" ({seen.owner_error or f'{counted}, {owned}'})"
     return texts[seen.state] + why
 

@@ -1,9 +1,12 @@
-"""Columns of text for people, also where a character takes two columns of a terminal."""
+"""Text for a terminal of whatever encoding, in columns also where a character takes two."""
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 from collections.abc import Sequence
+
+import click
 
 GAP = "  "
 
@@ -25,6 +28,12 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str | int]]) -> str:
 
     lines = (GAP.join(padded(text, column) for column, text in enumerate(row)) for row in cells)
     return "\n".join(line.rstrip() for line in lines)
+
+
+def show(text: str) -> None:
+    """Print it, with ``?`` for what the terminal's encoding does not have."""
+    encoding = sys.stdout.encoding or "utf-8"
+    click.echo(text.encode(encoding, errors="replace").decode(encoding))
 
 
 def printable(text: str) -> str:

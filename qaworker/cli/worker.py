@@ -10,9 +10,12 @@ import warnings
 from pathlib import Path
 
 import click
+from redis import Redis
 
 from qaworker import logs, settings
-from qaworker.errors import ConfigError
+from qaworker.errors import Busy, ConfigError
+from qaworker.owners import processes
+from qaworker.store import heartbeats
 
 log = logs.get(__name__)
 
@@ -54,15 +57,24 @@ def command(number: int, loglevel: str | None, logfile: Path | None) -> int:
         logs.configure(loglevel or values.log_level, values.log_format, logfile)
     except OSError as error:
         raise ConfigError(f"--logfile {logfile}: {error.strerror}: name another") from error
+    from celery.exceptions import CPendingDeprecationWarning
     from celery.platforms import SecurityWarning
 
     from qaworker import heart, runtime
     from qaworker.app import app
+    from qaworker.consumer import pulse
+    from qaworker.store import fleet
     from qaworker.store.connections import connect, require
 
-    for url in (values.redis_url, values.broker_url or values.redis_url):
-        with connect(url) as redis:
-            require(redis, patience_s=START_PATIENCE_S)
+    name = f"qa_worker-{number}@{socket.gethostname()}"
+    with connect(values.redis_url) as redis:
+        require(redis, "REDIS_URL", patience_s=START_PATIENCE_S)
+        _refuse_a_second(redis, name)
+        # Known before it could take a message: its predecessor may have been drained, and crashed.
+        pulse.is_to_be_quiet = fleet.is_quiet(redis, name)
+    if values.broker_url:
+        with connect(values.broker_url) as broker:
+            require(broker, "CELERY_BROKER_URL", patience_s=START_PATIENCE_S)
     if os.geteuid() == 0:
         log.warning("worker_runs_as_root")
         # Celery's own warning is a paragraph that advises an option there is not here.
@@ -73,13 +85,26 @@ def command(number: int, loglevel: str | None, logfile: Path | None) -> int:
         # The children start one each; what would prevent it is found here, where it ends the process.
         runtime.provider(values)
     worker = app.Worker(
-        hostname=f"qa_worker-{number}@{socket.gethostname()}",
+        hostname=name,
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,
         quiet=True,
     )
+    # Of what `app` sets on purpose, a paragraph whenever Redis goes away: Celery has just asked for it.
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     worker.start()
     if heart.is_to_be_replaced() and heart.owner() in {"pid", "none"}:
         os.execv(sys.executable, [sys.executable, "-m", "qaworker", *sys.argv[1:]])  # noqa: S606
     return int(worker.exitcode or 0)
+
+
+def _refuse_a_second(redis: Redis, name: str) -> None:
+    """Two of one name would overwrite each other's beats; raises Busy while the other lives."""
+    for beat in heartbeats.living(redis):
+        # This very process had it before it was replaced.
+        if beat.name == name and beat.pid != os.getpid() and processes.exists(beat.pid):
+            raise Busy(
+                f"{name} runs already, as process {beat.pid} (owner: {beat.owner}): end that, or"
+                " give another number with -n"
+            )

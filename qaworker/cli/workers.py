@@ -9,23 +9,24 @@ from gettext import gettext as _
 
 import click
 
-from qaworker import settings, status, translations
-from qaworker.cli.table import table
+from qaworker import settings
+from qaworker.cli.table import show, table
 from qaworker.errors import ExitCode
-from qaworker.status import Worker, spoken
+from qaworker.status import gathering
+from qaworker.status.picture import Worker
+from qaworker.status.spans import spoken
 
 
 @click.command("workers")
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 def command(*, as_json: bool) -> int:
     """List the workers of all hosts that beat within the last day and did not say goodbye."""
-    translations.bind()
-    workers = status.everywhere(settings.load())
+    workers = gathering.everywhere(settings.load())
     if as_json:
         listing = [asdict(worker) for worker in workers]
-        click.echo(json.dumps(listing, ensure_ascii=False, indent=2))
+        show(json.dumps(listing, ensure_ascii=False, indent=2))
     else:
-        click.echo(listed(workers) if workers else _("no worker has given a sign of life today"))
+        show(listed(workers) if workers else _("no worker runs"))
     return ExitCode.OK
 
 

@@ -18,7 +18,7 @@ from redis import Redis
 from qaworker import keys
 from qaworker.app import RUN_HEADER
 from qaworker.client.driver import HEED_EVERY_S
-from qaworker.store.connections import store_errors
+from qaworker.store.connections import now_s, store_errors
 from qaworker.store.database import Database, existing
 from qaworker.store.outcomes import ALL_RUNS
 
@@ -58,14 +58,16 @@ def run_id_of(directory: Path) -> str:
 def waiting(broker: Redis, run_id: str | None) -> Waiting:
     """What waits of one run, or of all; raises StoreUnavailable."""
     found = Waiting()
-    for queue in _lists():
-        seen = 0
-        while page := _page(broker, queue, seen):
-            seen += len(page)
-            for message in page:
-                of_run, chunks = _read(message)
-                if run_id in {None, of_run}:
-                    found.add(of_run, chunks)
+    lists: Any = broker
+    with store_errors():
+        for queue in _lists():
+            seen = 0
+            while page := lists.lrange(queue, seen, seen + PAGE - 1):
+                seen += len(page)
+                for message in page:
+                    of_run, chunks = _read(message)
+                    if run_id in {None, of_run}:
+                        found.add(of_run, chunks)
     return found
 
 
@@ -88,48 +90,67 @@ def cancel(
     _mark(redis, run_id)
     # What its clients send until they notice is removed too.
     sleep(2 * HEED_EVERY_S)
-    removed = Waiting()
-    for queue in _lists():
-        _remove(broker, queue, run_id, removed)
+    removal = _Removal(broker, run_id)
+    with store_errors():
+        for queue in _lists():
+            removal.clear(queue)
     # What was sent before the mark counts as removed when the run goes on.
     _mark(redis, run_id)
-    return removed
+    return removal.removed
 
 
 def _mark(redis: Redis, run_id: str | None) -> None:
     with store_errors():
-        redis.set(keys.cancelled(run_id or ALL_RUNS), repr(time.time()), ex=MARK_TTL)
+        redis.set(keys.cancelled(run_id or ALL_RUNS), repr(now_s(redis)), ex=MARK_TTL)
 
 
 def _lists() -> Iterator[str]:
     return (keys.queue(name, step) for name in keys.QUEUES for step in keys.PRIORITY_STEPS)
 
 
-def _page(broker: Any, queue: str, start: int) -> Sequence[bytes]:
-    with store_errors():
-        page: list[bytes] = broker.lrange(queue, start, start + PAGE - 1)
-    return page
+class _Removal:
+    """Takes what waits of one run, or of all, out of lists that others add to and take from."""
 
+    def __init__(self, broker: Any, run_id: str | None) -> None:
+        self._broker = broker
+        self._run_id = run_id
+        self.removed = Waiting()
 
-def _remove(broker: Any, queue: str, run_id: str | None, removed: Waiting) -> None:
-    """Remove messages from one list while clients add to its head and workers take from its tail.
+    def clear(self, queue: str) -> None:
+        """Go through one list; clients add to its head, workers take from its tail.
 
-    From the head, so that what is added meanwhile moves nothing past the reader unseen. Redis
-    compares a message with those that stand before it, 0.1 µs each, from the end that is nearer.
-    """
-    kept = 0
-    while page := _page(broker, queue, kept):
-        read = [(message, *_read(message)) for message in page]
-        wanted = [one for one in read if run_id in {None, one[1]}]
-        with store_errors(), broker.pipeline(transaction=False) as pipe:
-            nearer_end = 1 if kept <= broker.llen(queue) // 2 else -1
-            for message, _, _ in wanted:
-                pipe.lrem(queue, nearer_end, message)
-            gone = pipe.execute()
-        for (_, of_run, chunks), is_gone in zip(wanted, gone, strict=True):
-            if is_gone:  # else a worker took it
-                removed.add(of_run, chunks)
-        kept += len(page) - sum(gone)
+        Redis finds a message by comparing it with all that stand before it, so each half is done
+        from its own end. What workers take moves messages past a reader at the tail; a reader at
+        the head misses none, and reads all.
+        """
+        half = self._broker.llen(queue) // 2
+        kept = 0
+        while kept < half and (page := self._broker.lrange(queue, -kept - PAGE, -kept - 1)):
+            kept += len(page) - self._remove(queue, -1, page[::-1])
+        kept = 0
+        while page := self._broker.lrange(queue, kept, kept + PAGE - 1):
+            kept += len(page) - self._remove(queue, 1, page)
+
+    def _remove(self, queue: str, end: int, page: Sequence[bytes]) -> int:
+        """Remove what is wanted of a page; returns how many messages went.
+
+        Args:
+            queue: the list.
+            end: where Redis begins to look: 1 for the head, -1 for the tail.
+            page: messages, the nearest to that end first.
+        """
+        wanted = []
+        with self._broker.pipeline(transaction=False) as pipe:
+            for message in page:
+                run_id, chunks = _read(message)
+                if self._run_id in {None, run_id}:
+                    wanted.append((run_id, chunks))
+                    pipe.lrem(queue, end, message)
+            found = pipe.execute()
+        for (run_id, chunks), is_there in zip(wanted, found, strict=True):
+            if is_there:  # else a worker took it
+                self.removed.add(run_id, chunks)
+        return sum(found)
 
 
 def _read(message: bytes) -> tuple[str, int]:

@@ -18,7 +18,7 @@ from qaworker.client.senders import QUEUE_OF, QueueSender, publish
 from qaworker.engine.batches import Batch, parse_batch
 from qaworker.exports.rows import rows
 from qaworker.models import GenerationConfig, Outcome, Priority
-from qaworker.store.connections import connect
+from qaworker.store.connections import connect, now_s
 from qaworker.store.outcomes import OutcomeReader, settles
 from qaworker.store.task_notes import TaskNote, TaskNotes
 
@@ -43,7 +43,7 @@ class SubmittedTask:
     batch: Batch = field(repr=False)
     queue: str
     sent_at: float
-    """Seconds since the epoch."""
+    """Seconds since the epoch, by the clock of Redis."""
 
 
 class Collected(list[dict[str, Any]]):
@@ -80,20 +80,25 @@ def submit_parallel_qa_generation(
 
     Raises:
         MessageInvalid: a chunk or the configuration is not of this shape; nothing was sent.
-        StoreUnavailable: the queue's Redis does not answer; what was sent before is in the queue.
+        StoreUnavailable: Redis does not answer; what was sent before is in the queue.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     run_id = uuid.uuid4().hex
-    base_url = settings.load().openai_base_url
+    values = settings.load()
     batches = [
         parse_batch(
-            chunks[start : start + batch_size], config, model, base_url=base_url, run_id=run_id
+            chunks[start : start + batch_size],
+            config,
+            model,
+            base_url=values.openai_base_url,
+            run_id=run_id,
         )
         for start in range(0, len(chunks), batch_size)
     ]
     queue = QUEUE_OF[priority]
-    now = time.time()
+    with connect(values.redis_url) as redis:
+        now = now_s(redis)
     return [SubmittedTask(publish(b, queue, now), b, queue, now) for b in batches]
 
 
@@ -216,12 +221,13 @@ class _Collection:
                 task.outcomes[digest] = outcome
         if time.monotonic() >= self._reconcile_at:
             self._reconcile_at = time.monotonic() + RECONCILE_EVERY_S
+            now = self._reader.now_s()
             for task in self.open:
-                self._send_again_if_lost(task)
+                self._send_again_if_lost(task, now)
 
-    def _send_again_if_lost(self, task: _Task) -> None:
+    def _send_again_if_lost(self, task: _Task, now: float) -> None:
         handle = task.handle
-        if not isinstance(handle, SubmittedTask) or handle.sent_at > time.time() - LOST_AFTER_S:
+        if not isinstance(handle, SubmittedTask) or handle.sent_at > now - LOST_AFTER_S:
             return
         sender = QueueSender(self._broker, self._reader, handle.queue, ready_tasks=None)
         if sender.lost([(digest, handle.sent_at) for digest in task.missing]):
@@ -229,7 +235,6 @@ class _Collection:
                 task.is_cancelled = True
                 return
             log.info("task_sent_again", task=task.id)
-            now = time.time()
             sender.send(handle.batch, now)
             task.handle = replace(handle, sent_at=now)
 

@@ -135,7 +135,7 @@ class Driver:
 
     def _dispatch(self, rows: Sequence[tuple[Chunk, str]]) -> int:
         """Send chunks in tasks; they are marked as sent first, as what is marked can be missed."""
-        now = self._clock()
+        now = self._reader.now_s()
         self._ledger.mark_sent([digest for _, digest in rows], now)
         tasks = 0
         is_budgeted = self._ledger.budget_micros is not None
@@ -231,7 +231,7 @@ class Driver:
         self._reopen()
         if self._standing is not None:
             self._standing.renew()
-        lost_before = self._clock() - LOST_AFTER_S
+        lost_before = self._reader.now_s() - LOST_AFTER_S
         sent = iter(self._ledger.sent())
         while page := list(islice(sent, NOTICES_AT_ONCE)):
             known = self._record([digest for digest, _ in page])

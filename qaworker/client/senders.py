@@ -51,7 +51,7 @@ def publish(batch: Batch, queue: str, sent_at: float) -> str:
     Args:
         batch: what the task carries.
         queue: the name of the queue.
-        sent_at: when its sender noted that it is sent, in seconds since the epoch: a later time
+        sent_at: when its sender noted that it is sent, by the clock of Redis: a later time
             would make the oldest message look younger than its own chunks.
 
     Raises:

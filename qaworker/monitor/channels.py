@@ -13,13 +13,14 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from gettext import gettext as _
+from http.client import HTTPException
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from qaworker.monitor.incidents import Notice
-from qaworker.status import spoken
+from qaworker.status.spans import spoken
 
-SENDMAIL_TIMEOUT_S: Final = 20.0
+SENDMAIL_TIMEOUT_S: Final = 15.0
 HTTP_TIMEOUT_S: Final = 10.0
 # Not on the PATH of a user, nor of cron.
 _SENDMAIL_PATH: Final = "/usr/sbin:/usr/lib:/sbin"
@@ -43,7 +44,7 @@ class Message:
         if not opened:
             return _("[qaworker] {host}: recovered").format(host=self.host)
         first = min(opened, key=lambda notice: notice.severity != "critical")
-        return f"[qaworker] {self.host}: {first.severity.upper()}: {first.text}"
+        return f"[qaworker] {self.host}: {first.severity.upper()}: {' '.join(first.text.split())}"
 
     @property
     def text(self) -> str:
@@ -89,10 +90,10 @@ class Mail:
         if program is None:
             raise NotSent(_("no sendmail here: install one (Debian: apt-get install msmtp-mta)"))
         mail = EmailMessage()
-        mail["To"] = self._address
-        mail["Subject"] = message.subject
-        mail.set_content(message.text)
         try:
+            mail["To"] = self._address
+            mail["Subject"] = message.subject
+            mail.set_content(message.text)
             done = subprocess.run(  # noqa: S603, found above
                 # Recipients are in the message; a line with a dot does not end it.
                 [program, "-t", "-oi"],
@@ -101,6 +102,8 @@ class Mail:
                 timeout=SENDMAIL_TIMEOUT_S,
                 check=False,
             )
+        except ValueError as error:  # no such address can be
+            raise NotSent(f"{self._address!r}: {error}") from error
         except (OSError, subprocess.TimeoutExpired) as error:
             raise NotSent(f"{program}: {error}") from error
         if done.returncode != 0:
@@ -117,7 +120,7 @@ class Slack:
 
     def send(self, message: Message) -> None:
         """Post it."""
-        _post(self._url, {"text": f"{message.subject}\n{message.text}"})
+        _post(self._url, {"text": f"[qaworker] {message.host}\n{message.text}"})
 
 
 class Webhook:
@@ -164,6 +167,6 @@ def _post(url: str, body: object) -> None:
     except urllib.error.HTTPError as error:
         error.close()
         raise NotSent(f"{shown(url)}: {error.code} {error.reason}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise NotSent(f"{shown(url)}: {reason}") from error

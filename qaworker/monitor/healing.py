@@ -7,7 +7,7 @@ from gettext import gettext as _
 from typing import Final
 
 from qaworker.monitor.judging import Problem
-from qaworker.status import Status
+from qaworker.status.picture import Status
 
 NAME: Final = "healing"
 """Of what is found when starting does not help."""
@@ -30,8 +30,8 @@ def is_due(seen: Status) -> bool:
 
 
 def recent(starts: Sequence[float], now: float) -> list[float]:
-    """Those starts that count against the limit."""
-    return [at for at in starts if now - at < WITHIN_S]
+    """Those starts that count against the limit; none that a clock set back has put in the future."""
+    return [at for at in starts if 0 <= now - at < WITHIN_S]
 
 
 def exhausted(starts: Sequence[float]) -> Problem | None:

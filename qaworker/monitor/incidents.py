@@ -111,12 +111,12 @@ class Record(BaseModel):
 
 
 def read(path: Path) -> Record:
-    """What the last look remembered; nothing when there was none, or its file is damaged."""
+    """What the last look remembered; nothing when there was none, or its file cannot be read."""
     try:
         return Record.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return Record()
-    except ValidationError as error:
+    except (OSError, ValidationError) as error:
         log.warning("record_unreadable", path=str(path), error=str(error))
         return Record()
 

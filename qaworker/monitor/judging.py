@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from gettext import gettext as _
 from typing import Final, Literal
 
-from qaworker.status import Status, spoken
+from qaworker.status.picture import Status
+from qaworker.status.spans import spoken
 
 Severity = Literal["warning", "critical"]
 
@@ -121,11 +122,21 @@ def _expected(seen: Status, _limits: Limits) -> Problem | None:
     return Problem("warning", "; ".join(texts)) if texts else None
 
 
+def _quiet(seen: Status, _limits: Limits) -> Problem | None:
+    states = {worker.state for worker in seen.everyone}
+    if "quiet" not in states or "consuming" in states:
+        return None
+    text = _("no worker takes messages, as they were told: `qaworker drain --resume` lets them")
+    return Problem("warning", text)
+
+
 CHECKS: Final = {
     "redis": Check(_redis, needs_redis=False),
     "workers": Check(_workers),
     # A worker that is being replaced is away for some seconds.
     "expected": Check(_expected, sightings=2),
+    # Somebody may be at work on something.
+    "quiet": Check(_quiet, sightings=2),
     "heartbeat": Check(_heartbeat),
     "queue-length": Check(_queue_length),
     "message-age": Check(_message_age),

@@ -1,24 +1,28 @@
-"""One look: see, judge, tell, and start workers where that is wanted."""
+"""One look: see, judge, start workers where that is wanted, and tell."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from gettext import gettext as _
 from typing import Final
 
-from qaworker import logs, status
-from qaworker.errors import OwnerError
+from qaworker import logs
+from qaworker.errors import Busy, OwnerError, QAWorkerError, StoreUnavailable
 from qaworker.monitor import healing, incidents
-from qaworker.monitor.channels import Channel, Message, NotSent
+from qaworker.monitor.channels import Channel
 from qaworker.monitor.incidents import Record
 from qaworker.monitor.judging import Findings, Limits, judge
-from qaworker.monitor.ownership import inherit_owner
-from qaworker.owners import choosing
+from qaworker.monitor.telling import tell
+from qaworker.owners import choosing, expecting
 from qaworker.owners.lock import locked
+from qaworker.owners.readiness import living_here
+from qaworker.owners.redis_at_hand import answering
 from qaworker.settings import Settings
-from qaworker.status import Status
+from qaworker.status import gathering
+from qaworker.status.picture import Status
 
 log = logs.get(__name__)
 
@@ -26,6 +30,10 @@ OK, WARNING, CRITICAL, UNKNOWN = range(4)
 """Exit codes, as Nagios has them."""
 _CODES: Final = {"warning": WARNING, "critical": CRITICAL}
 _WORDS: Final = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
+
+
+LOCK_NAME: Final = "monitor.lock"
+RECORD_NAME: Final = "monitor.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,28 +73,34 @@ def look(
         NotAllowed, OwnerError: the runtime directory cannot be written. Whom it concerns was told
             before that, and will be told again.
     """
-    directory = values.runtime_dir / "monitor"
-    with locked(directory, "monitor"):
-        seen = status.gather(values)
+    path = values.runtime_dir / RECORD_NAME
+    with locked(values.runtime_dir, "monitor", LOCK_NAME):
+        # Redis may be away, or a start be under way: the next look will do.
+        with suppress(StoreUnavailable, Busy):
+            expecting.tell_stop(values)
+        seen = gathering.gather(values)
         findings = judge(seen, limits, names)
         now = time.time()
-        record = incidents.read(directory / "record.json")
-        is_to_start = heal and _may_start(seen, record, findings, now)
+        record = incidents.read(path)
+        is_to_heal = heal and _may_heal(seen, record, findings, now)
         record.update(findings, now)
-        troubles = _tell(record, channels, seen.host)
+        started, troubles = _heal(values, record) if is_to_heal else (0, [])
+
+        def remember() -> None:
+            # On a full disk too people are told: the last writing complains of it.
+            with suppress(OwnerError):
+                incidents.write(path, record)
+
+        remember()
+        troubles += tell(record, channels, seen.host, remember)
         record.clear((channel.name for channel in channels), names | {healing.NAME})
-        # Before the start: one that takes this process with it counts too.
-        incidents.write(directory / "record.json", record)
-        for path in (directory, *directory.iterdir()):
-            inherit_owner(path)
-        if is_to_start:
-            troubles += _start(values, seen.expected)
-    report = _report(seen, findings, troubles, is_starting=is_to_start)
+        incidents.write(path, record)
+    report = _report(seen, findings, troubles, started=started)
     log.info("looked", code=_WORDS[report.code], text=report.text)
     return report
 
 
-def _may_start(seen: Status, record: Record, findings: Findings, now: float) -> bool:
+def _may_heal(seen: Status, record: Record, findings: Findings, now: float) -> bool:
     """Whether workers are to be started now; the finding says why not, where that is the limit."""
     record.starts = healing.recent(record.starts, now)
     if not healing.is_due(seen):
@@ -94,43 +108,30 @@ def _may_start(seen: Status, record: Record, findings: Findings, now: float) -> 
             findings[healing.NAME] = None
         return False
     findings[healing.NAME] = problem = healing.exhausted(record.starts)
-    if problem is None:
-        record.starts.append(now)
     return problem is None
 
 
-def _tell(record: Record, channels: Sequence[Channel], host: str) -> list[str]:
-    """Tell each channel what it does not know; what it did not take it is told at the next look."""
-    troubles = []
-    for channel in channels:
-        notices = record.owed(channel.name)
-        if not notices:
-            continue
-        try:
-            channel.send(Message(host, notices))
-        except NotSent as error:
-            log.error("notice_not_sent", channel=channel.name, error=str(error))
-            troubles.append(_("nobody was told: {error}").format(error=error))
-        else:
-            log.info("notice_sent", channel=channel.name, notices=len(notices))
-            record.note_told(channel.name, notices)
-    return troubles
-
-
-def _start(values: Settings, workers: int) -> list[str]:
+def _heal(values: Settings, record: Record) -> tuple[int, list[str]]:
+    """Start workers; how many, and why none."""
     try:
-        with locked(values.runtime_dir, "monitor --heal"):
-            choosing.choose(values, None, ()).start(workers, None)
-    except OwnerError as error:
+        with locked(values.runtime_dir, "monitor --heal"), answering(values) as redis:
+            # Somebody may have started or stopped them before the lock was ours.
+            seen = gathering.gather(values)
+            if not healing.is_due(seen):
+                return 0, []
+            owner = choosing.choose(values, None, living_here(redis))
+            # Before the start: one that takes this process with it counts too.
+            record.starts.append(time.time())
+            incidents.write(values.runtime_dir / RECORD_NAME, record)
+            owner.start(seen.expected, None)
+    except QAWorkerError as error:
         log.error("workers_not_started", error=str(error))
-        return [_("the workers were not started: {error}").format(error=error)]
-    log.warning("workers_started", workers=workers)
-    return []
+        return 0, [_("the workers were not started: {error}").format(error=error)]
+    log.warning("workers_started", workers=seen.expected)
+    return seen.expected, []
 
 
-def _report(
-    seen: Status, findings: Findings, troubles: Sequence[str], *, is_starting: bool
-) -> Report:
+def _report(seen: Status, findings: Findings, troubles: Sequence[str], *, started: int) -> Report:
     problems = [problem for problem in findings.values() if problem is not None]
     if not problems and seen.redis_error:
         return Report(UNKNOWN, seen.redis_error, troubles)
@@ -142,6 +143,6 @@ def _report(
         ).format(consuming=seen.consuming, expected=seen.expected, length=seen.length)
         return Report(OK, text, troubles)
     texts = [problem.text for problem in problems]
-    if is_starting:
-        texts.append(_("starting workers: {workers}").format(workers=seen.expected))
+    if started:
+        texts.append(_("starting workers: {workers}").format(workers=started))
     return Report(max(_CODES[p.severity] for p in problems), "; ".join(texts), troubles)

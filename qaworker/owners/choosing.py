@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from gettext import gettext as _
 
 from qaworker.errors import OwnerError
+from qaworker.owners import memory
 from qaworker.owners.owner import Owner, OwnerName
 from qaworker.owners.pids import PidFiles
 from qaworker.owners.supervisord import Supervisord
@@ -81,4 +82,6 @@ def choose(values: Settings, via: OwnerName | None, living: Iterable[Beat]) -> O
         if via == "systemd" and not owners[via].is_available():
             raise OwnerError(_("qa-celery is not installed: run sudo deploy/install.sh"))
         return owners[via]
-    return in_charge(values) or owners["pid"]
+    last = memory.recall(values.runtime_dir).owner
+    # Units that were uninstalled since are not to be asked.
+    return in_charge(values) or owners["pid" if last in {None, "systemd"} else last]

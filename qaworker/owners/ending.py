@@ -42,8 +42,13 @@ def end(processes: Iterable[Process], timeout_s: float) -> None:
     left = _told(processes, signal.SIGTERM, timeout_s)
     left = _told(left, signal.SIGQUIT, QUIT_GRACE_S)
     for process in left:
-        children = [one for one in marked(Path(process.instance).resolve()) if process.leads(one)]
+        children = led_by(process)
         _told([process, *children], signal.SIGKILL, KILL_GRACE_S)
+
+
+def led_by(process: Process) -> list[Process]:
+    """The children of a worker's main process, and theirs."""
+    return [one for one in marked(Path(process.instance).resolve()) if process.leads(one)]
 
 
 def _told(processes: Iterable[Process], number: signal.Signals, timeout_s: float) -> list[Process]:

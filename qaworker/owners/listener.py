@@ -6,17 +6,17 @@ output, that five seconds went by. Redis may be away then: nobody is judged by w
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import subprocess
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Final, TextIO
 
 from qaworker import logs, settings
 from qaworker.errors import OwnerError, QAWorkerError
 from qaworker.owners.supervisor_rpc import Program, Remote
+from qaworker.owners.supervisord import SOCKET, kill
 from qaworker.settings import Settings
 from qaworker.store import heartbeats
 from qaworker.store.connections import connect
@@ -28,6 +28,7 @@ SILENT_S: Final = 60.0
 # the host, had stood still, and the workers with it.
 _LONGEST_TICK_S: Final = 20.0
 _REDIS_S: Final = 1.0
+_RPC_S: Final = 10.0
 _RETRY_S: Final = 15.0
 _CHECK_S: Final = 30.0
 
@@ -86,9 +87,9 @@ class Listener:
         """Look at the workers once; what prevents that is logged, when it is something new."""
         try:
             values = settings.load()
-            remote = Remote(values.runtime_dir / "supervisor.sock")
+            remote = Remote(values.runtime_dir / SOCKET, _RPC_S)
             programs = remote.programs()
-            self._replace_silent(programs, remote, _living(values), time.monotonic())
+            self._replace_silent(programs, remote, _living(values), values.runtime_dir.resolve())
             self._retry_failed(programs, remote, time.monotonic())
         except QAWorkerError as error:
             if str(error) != self._last_error:
@@ -98,18 +99,15 @@ class Listener:
             self._last_error = ""
 
     def _replace_silent(
-        self, programs: list[Program], remote: Remote, living: set[int] | None, now_s: float
+        self, programs: list[Program], remote: Remote, living: set[int] | None, runtime_dir: Path
     ) -> None:
         running = {one.pid: one for one in programs if one.state == "RUNNING" and one.pid}
-        silent = self._signs.silent(set(running), living, now_s)
+        silent = self._signs.silent(set(running), living, time.monotonic())
         for pid in silent:
             name = running[pid].name
             if pid in self._asked:
                 log.error("silent_worker_killed", worker=name, pid=pid)
-                # With its children. It is supervisord's child: until that waits for it, nobody
-                # else gets its number.
-                with suppress(ProcessLookupError):
-                    os.killpg(pid, signal.SIGKILL)
+                kill(remote, running[pid], runtime_dir)
             else:
                 # It says where every thread is, and ends, unless it is frozen.
                 log.error("silent_worker_aborted", worker=name, pid=pid, silent_s=SILENT_S)

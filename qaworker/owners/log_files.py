@@ -30,11 +30,16 @@ def _tail(path: Path) -> list[tuple[str, str]]:
             lines = file.read().decode("utf-8", errors="replace").splitlines()
     except OSError:  # rotated away just now, or not readable for this user
         return []
-    timed = []
-    # What has no time, such as a traceback, goes with what was written after it.
-    at = written_at.isoformat()
-    for line in reversed([line for line in lines if line]):
+    timed: list[tuple[str, str]] = []
+    at = ""
+    for line in lines:
+        # What has no time, such as a traceback, stays with the line before,
         found = _TIME.search(line)
         at = found[0] if found else at
-        timed.append((at, line))
-    return timed[::-1]
+        if line:
+            timed.append((at, line))
+    # but at the end it is what a process said whose log was not open yet.
+    end = len(timed)
+    while end and not _TIME.search(timed[end - 1][1]):
+        end -= 1
+    return timed[:end] + [(max(at, written_at.isoformat()), line) for _, line in timed[end:]]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +15,9 @@ from gettext import gettext as _
 from pathlib import Path
 from typing import Final
 
-from qaworker.errors import OwnerError
+from pydantic import TypeAdapter
+
+from qaworker.errors import NotAllowed, OwnerError
 from qaworker.owners import ending, files, log_files, processes
 from qaworker.owners.files import writing
 from qaworker.owners.owner import Owned, OwnerName
@@ -28,6 +31,10 @@ _MARKS_OF_OTHERS: Final = (
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
 )
+_WRITTEN: Final = TypeAdapter(Process)
+_MOST_BYTES: Final = 65_536
+# Of a number beyond it the system cannot even be asked.
+_GREATEST_PID: Final = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +132,13 @@ class PidFiles:
             if not number.isdecimal():
                 continue
             try:
-                process = _parsed(path.read_text(encoding="utf-8", errors="replace"))
+                process = _read(path)
             except FileNotFoundError:  # removed in between
                 continue
+            except PermissionError as error:
+                raise NotAllowed(
+                    _("{path} cannot be read: run this as root").format(path=path)
+                ) from error
             is_ours = process is not None and process.instance == str(self._runtime_dir)
             found.append(_PidFile(path, int(number), process if is_ours else None))
         return sorted(found, key=lambda file: file.number)
@@ -157,7 +168,13 @@ class PidFiles:
         # One that has ended already is still there to be looked at: it is this command's child.
         if process := Process.of(child.pid):
             ours = replace(process, instance=str(self._runtime_dir))
-            files.replace(path, json.dumps(asdict(ours)) + "\n")
+            try:
+                files.replace(path, json.dumps(asdict(ours)) + "\n")
+            except OwnerError:
+                # Without the file nobody would know it.
+                ending.end([ours], self._stop_timeout_s)
+                child.wait()
+                raise
 
     def _end(self, files: list[_PidFile], timeout_s: float) -> None:
         ours = [file for file in files if file.process is not None]
@@ -165,6 +182,12 @@ class PidFiles:
         for file in ours:
             # Reaped, where this command started it.
             self._exit_code(file.number)
+            if file.process and file.process.is_running:
+                raise OwnerError(
+                    _("process {pid} does not end, or is none of ours: see {path}").format(
+                        pid=file.process.pid, path=file.path
+                    )
+                )
             with writing(file.path):
                 file.path.unlink(missing_ok=True)
 
@@ -173,8 +196,25 @@ class PidFiles:
         return None if child is None else child.poll()
 
 
-def _parsed(text: str) -> Process | None:
+def _read(path: Path) -> Process | None:
+    """The process that a file means; None for one that was not written here, whatever it is.
+
+    Raises:
+        FileNotFoundError, PermissionError: as the system says it.
+    """
     try:
-        return Process(**json.loads(text))
-    except (TypeError, ValueError):
+        # Nobody waits for the writer of a pipe.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except OSError:
         return None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        process = _WRITTEN.validate_json(os.read(descriptor, _MOST_BYTES), strict=True)
+    except ValueError:
+        return None
+    finally:
+        os.close(descriptor)
+    return process if 0 < process.pid <= _GREATEST_PID else None

@@ -14,7 +14,7 @@ from gettext import gettext as _
 from pathlib import Path
 from typing import Final, Self
 
-from qaworker.errors import NotAllowed
+from qaworker.errors import NotAllowed, OwnerError
 
 MARKER: Final = "QAWORKER_INSTANCE"
 """In the environment of every worker an owner started, and of its children: the installation."""
@@ -58,16 +58,20 @@ class Process:
             stat = _stat(self.pid)
         except (FileNotFoundError, ProcessLookupError):
             return False
-        return stat[_STATE] not in {"Z", "X"} and int(stat[_STARTED]) == self.started
+        return stat[_STATE] not in _ENDED and int(stat[_STARTED]) == self.started
 
     @property
     def command(self) -> str:
         """Its command line; empty when it has ended."""
+        return command(self.pid)
+
+    @property
+    def parent(self) -> int:
+        """The process that started it, or that took it over; 0 when it has ended."""
         try:
-            words = (_PROC / str(self.pid) / "cmdline").read_bytes().split(b"\0")
+            return int(_stat(self.pid)[_PARENT])
         except (FileNotFoundError, ProcessLookupError):
-            return ""
-        return " ".join(word.decode(errors="replace") for word in words).strip()
+            return 0
 
     @property
     def started_at(self) -> float:
@@ -75,10 +79,14 @@ class Process:
         booted_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
         return booted_at + self.started / os.sysconf("SC_CLK_TCK")
 
+    def is_of(self, runtime_dir: Path) -> bool:
+        """Whether it carries the mark of the installation with this directory, which is resolved."""
+        return self.instance != "" and Path(self.instance).resolve() == runtime_dir
+
     def leads(self, other: Self) -> bool:
-        """Whether the other one is in the session that this one began: a child, or a child's child."""
+        """Whether the other one is in the group that this one began: a child, or a child's child."""
         try:
-            return int(_stat(other.pid)[_SESSION]) == self.pid
+            return other != self and int(_stat(other.pid)[_GROUP]) == self.pid
         except (FileNotFoundError, ProcessLookupError):
             return False
 
@@ -97,7 +105,8 @@ class Process:
         """
         with _handle(self.pid) as handle:
             # The handle stays with one process: what is verified from here on is what is signalled.
-            if handle is None or Process.of(self.pid) != self:
+            # Its start comes first: of another user's process more is not to be seen.
+            if handle is None or not self.is_running or Process.of(self.pid) != self:
                 return False
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(handle, number)
@@ -107,8 +116,10 @@ class Process:
 
 _STATE: Final = 0
 _PARENT: Final = 1
-_SESSION: Final = 3
+_GROUP: Final = 2
 _STARTED: Final = 19
+# A zombie, which nobody has waited for yet, and one that is just going.
+_ENDED: Final = frozenset({"Z", "X"})
 
 
 def is_supported() -> bool:
@@ -125,9 +136,20 @@ def boot_id() -> str:
 def marked(runtime_dir: Path) -> list[Process]:
     """Processes that carry the mark of the installation, but for this one and its ancestors.
 
-    Of other users' processes root alone sees the mark.
+    Those in containers are not ours, although they may use a directory of the same name. Of other
+    users' processes root alone sees the mark.
+
+    Raises:
+        OwnerError: this system does not show it.
     """
-    found = []
+    if not is_supported():
+        raise OwnerError(_("only Linux shows which processes are ours: use --via supervisor"))
+    found = [one for one in everyone() if one.is_of(runtime_dir) and _is_in_our_namespace(one.pid)]
+    return sorted(found, key=lambda process: process.pid)
+
+
+def everyone() -> Iterator[Process]:
+    """The processes that this user may look at, but for this one and its ancestors."""
     spared = set(_ancestors())
     for entry in _PROC.iterdir():
         if not entry.name.isdecimal() or int(entry.name) in spared:
@@ -136,19 +158,21 @@ def marked(runtime_dir: Path) -> list[Process]:
             process = Process.of(int(entry.name))
         except NotAllowed:
             continue
-        if process and process.instance and Path(process.instance).resolve() == runtime_dir:
-            found.append(process)
-    return sorted(found, key=lambda process: process.pid)
+        if process:
+            yield process
 
 
 def exists(pid: int) -> bool:
-    """Whether some process has this number, whoever's it is."""
+    """Whether some process has this number and has not ended, whoever's it is."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        pass
+    # A host may hide others' processes; a zombie is shown to those who may see it.
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return _stat(pid)[_STATE] not in _ENDED
     return True
 
 
@@ -172,15 +196,42 @@ def _stat(pid: int) -> list[str]:
 
 
 def _instance(pid: int) -> str:
-    for variable in (_PROC / str(pid) / "environ").read_bytes().split(b"\0"):
-        name, _equals, value = variable.partition(b"=")
-        if name == MARKER.encode():
-            return os.fsdecode(value)
-    return ""
+    return environment(pid).get(MARKER, "")
+
+
+def environment(pid: int) -> dict[str, str]:
+    """The environment that a process was started with.
+
+    Raises:
+        FileNotFoundError, ProcessLookupError, PermissionError: as the system says it.
+    """
+    variables = (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
+    pairs = (os.fsdecode(variable).partition("=") for variable in variables)
+    return {name: value for name, equals, value in pairs if equals}
+
+
+def command(pid: int) -> str:
+    """The command line of a process; empty when it has ended."""
+    try:
+        words = (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return " ".join(word.decode(errors="replace") for word in words).strip()
+
+
+def _is_in_our_namespace(pid: int) -> bool:
+    """Whether the process is in no container, or in the same one as this."""
+    try:
+        return (_PROC / str(pid) / "ns/pid").samefile(_PROC / "self/ns/pid")
+    except OSError:  # it has ended
+        return False
 
 
 def _ancestors() -> Iterator[int]:
     pid = os.getpid()
     while pid:
         yield pid
-        pid = int(_stat(pid)[_PARENT])
+        try:
+            pid = int(_stat(pid)[_PARENT])
+        except FileNotFoundError:  # it has just ended
+            return

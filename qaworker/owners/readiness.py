@@ -17,6 +17,8 @@ from qaworker.store.heartbeats import Beat
 
 HOST: Final = socket.gethostname()
 _POLL_S: Final = 0.2
+# Each worker that fails has systemd write four lines after its own.
+_LINES: Final = 100
 
 
 def living_here(redis: Redis) -> list[Beat]:
@@ -67,4 +69,7 @@ def _failure(owner: Owner, owned: Owned) -> OwnerError | ConfigError | StoreUnav
 
 
 def _last_line(owner: Owner) -> str:
-    return next(iter(owner.log_lines(1)), _("its log is empty"))
+    lines = owner.log_lines(_LINES)
+    # What a command ends with begins so; its owner, or another worker, may have written since.
+    said = [line for line in lines if line.startswith("qaworker: ")]
+    return (said or lines or [_("its log is empty")])[-1]

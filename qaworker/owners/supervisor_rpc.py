@@ -11,10 +11,8 @@ from typing import Any, Final
 from xmlrpc import client as xmlrpc
 
 from qaworker.errors import Busy, ExitCode, NotAllowed, OwnerError
+from qaworker.owners import processes
 
-# supervisord answers from memory: one that takes longer hangs, and whoever asks has little time.
-_QUERY_S: Final = 1.0
-_COMMAND_S: Final = 10.0
 _SHUTTING_DOWN: Final = 6
 # What was asked for is so already: not running, running, added, or still needed by another process.
 _SO_ALREADY: Final = frozenset({60, 70, 90, 91})
@@ -37,6 +35,8 @@ class Program:
     exit_status: int
     is_new: bool
     """Whether it was never started, which supervisord does within a second."""
+    age_s: int
+    """Since it was started last, to the second."""
     trouble: str
     """Why it could not be started."""
 
@@ -89,8 +89,22 @@ class _Transport(xmlrpc.Transport):
 class Remote:
     """A supervisord, by its socket; nothing is connected between calls."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, timeout_s: float) -> None:
         self._path = path
+        self._timeout_s = timeout_s
+
+    def listens(self) -> bool:
+        """Whether somebody listens, who may hang, or be another user's."""
+        connection = _Connection(self._path, self._timeout_s)
+        try:
+            connection.connect()
+        except (TimeoutError, BlockingIOError, PermissionError):
+            return True
+        except OSError:
+            return False
+        finally:
+            connection.close()
+        return True
 
     def call(self, method: str, *arguments: str | bool) -> Any:
         """What a method of the ``supervisor`` namespace returns; None when it is so already.
@@ -101,7 +115,7 @@ class Remote:
             Busy: it is ending.
             OwnerError: it does not answer in time, or could not do it.
         """
-        transport = _Transport(self._path, _QUERY_S if method.startswith("get") else _COMMAND_S)
+        transport = _Transport(self._path, self._timeout_s)
         try:
             with xmlrpc.ServerProxy("http://localhost", transport=transport) as server:
                 return getattr(server.supervisor, method)(*arguments)
@@ -120,8 +134,20 @@ class Remote:
             )
             raise NotAllowed(text.format(path=self._path)) from error
         except (OSError, http.client.HTTPException, xmlrpc.Error) as error:
-            text = _("supervisord does not answer at {path} ({error}): see its log")
-            raise OwnerError(text.format(path=self._path, error=error)) from error
+            text = _("supervisord does not answer ({error}): see its log")
+            if pid := self._verified_pid():
+                text = _("supervisord does not answer ({error}): see its log, or kill -KILL {pid}")
+            raise OwnerError(text.format(error=error, pid=pid)) from error
+
+    def _verified_pid(self) -> int | None:
+        """The process of its PID file, when it certainly is the supervisord of this directory."""
+        try:
+            pid = int(self._path.with_name("supervisord.pid").read_text(encoding="ascii"))
+            directory = processes.environment(pid)["QAWORKER_RUNTIME_DIR"]
+            is_it = Path(directory).resolve() == self._path.parent.resolve()
+        except (OSError, ValueError, KeyError):
+            return None
+        return pid if is_it and "supervisord" in processes.command(pid) else None
 
     def programs(self) -> list[Program]:
         """Our worker processes, by number; raises as :meth:`call`."""
@@ -133,6 +159,7 @@ class Remote:
                 state=info["statename"],
                 exit_status=info["exitstatus"],
                 is_new=info["statename"] == "STOPPED" and info["start"] == 0,
+                age_s=info["now"] - info["start"],
                 trouble=info["spawnerr"],
             )
             for info in self.call("getAllProcessInfo")

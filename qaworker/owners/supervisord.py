@@ -7,34 +7,36 @@ be added, replaced or stopped without the others, each gets a program of its own
 
 from __future__ import annotations
 
-import math
 import os
+import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Collection
-from configparser import RawConfigParser
 from contextlib import suppress
 from gettext import gettext as _
 from pathlib import Path
 from typing import Final, Literal
 
-from qaworker.errors import NotAllowed, OwnerError
-from qaworker.owners import log_files
+from qaworker.errors import OwnerError
+from qaworker.owners import files, log_files, processes, supervisor_setup
+from qaworker.owners.ending import QUIT_GRACE_S, led_by
 from qaworker.owners.owner import Owned, OwnerName
+from qaworker.owners.processes import Process
 from qaworker.owners.supervisor_rpc import PREFIX, NotThere, Program, Remote
 
 SOCKET: Final = "supervisor.sock"
-# The program whose processes are as many as supervisord was told to start with.
-_TOGETHER: Final = "program:qa-celery"
-# Tells a supervisord that was started here, and ends with its workers, from one that was there.
-_STARTED_HERE: Final = "qaworker"
+# supervisord answers from memory: one that takes longer hangs, and who only looks has little time.
+_QUERY_S: Final = 0.5
+_COMMAND_S: Final = 10.0
 _START_S: Final = 20.0
-# A worker ends within 5 s of QUIT.
-_QUIT_GRACE_S: Final = 7.0
 _KILL_GRACE_S: Final = 10.0
 _POLL_S: Final = 0.1
+# Between fork and exec a process still has supervisord's handler, which loses the signal.
+_LEAST_AGE_S: Final = 2
+# A pattern, a format or a quotation in its configuration.
+_SPECIAL: Final = re.compile(r"[\s*?\[\]%\"'\\]")
+# The system takes 107 bytes, macOS 103, and supervisord first calls its socket supervisor.sock.PID.
+_LONGEST_PATH: Final = 80
 _STATES: Final[dict[str, Literal["running", "starting", "stopping", "stopped"]]] = {
     "RUNNING": "running",
     "STARTING": "starting",
@@ -55,21 +57,18 @@ class Supervisord:
         self._runtime_dir = runtime_dir.resolve()
         self._log_dir = log_dir.resolve()
         self._stop_timeout_s = stop_timeout_s
-        self._remote = Remote(self._runtime_dir / SOCKET)
+        self._remote = Remote(self._runtime_dir / SOCKET, _COMMAND_S)
+        self._glance = Remote(self._runtime_dir / SOCKET, _QUERY_S)
         self._programs = self._runtime_dir / "workers.conf"
 
     def is_available(self) -> bool:
-        """Whether a supervisord answers."""
-        try:
-            self._remote.call("getState")
-        except OwnerError:
-            return False
-        return True
+        """Whether a supervisord is there; to ask one that hangs, or is another user's, raises why."""
+        return self._glance.listens()
 
     def owned(self) -> list[Owned]:
         """Its workers; none while no supervisord runs."""
         try:
-            programs = self._remote.programs()
+            programs = self._glance.programs()
         except NotThere:
             return []
         # One that got a program of its own may still be listed, stopped, where it was before.
@@ -79,7 +78,7 @@ class Supervisord:
     def expected(self) -> int:
         """How many it runs or tries to; those that failed count, those that were stopped do not."""
         try:
-            return sum(program.is_wanted for program in self._remote.programs())
+            return sum(program.is_wanted for program in self._glance.programs())
         except NotThere:
             return 0
 
@@ -90,11 +89,17 @@ class Supervisord:
             OwnerError: supervisord could not be started, or could not do it.
             NotAllowed: it is another user's, or its directories cannot be written.
         """
-        self._write_programs(workers, log_level)
+        self._check_directories()
+        programs = supervisor_setup.programs(workers, log_level, self._stop_timeout_s)
+        files.replace(self._programs, programs)
         try:
             self._remote.call("reloadConfig")
         except NotThere:
-            self._launch(workers)
+            try:
+                self._launch(workers)
+            except OwnerError:
+                self._programs.unlink(missing_ok=True)
+                raise
             return
         wanted = {program.number for program in self._remote.programs() if _goes_on(program)}
         for number in range(1, workers + 1):
@@ -112,7 +117,7 @@ class Supervisord:
             self._remove(numbers)
             # A supervisord that is started again runs what it is told then.
             self._programs.unlink(missing_ok=True)
-            if self._remote.call("getIdentification") == _STARTED_HERE:
+            if self._remote.call("getIdentification") == supervisor_setup.IDENTIFIER:
                 self._shut_down()
         except NotThere:
             return
@@ -131,7 +136,7 @@ class Supervisord:
     def stop_timeout_s(self) -> float | None:
         """The least ``stopwaitsecs`` of its workers."""
         with suppress(OwnerError):
-            configured = self._remote.call("getAllConfigInfo")
+            configured = self._glance.call("getAllConfigInfo")
             return min(
                 (
                     float(one["stopwaitsecs"])
@@ -146,60 +151,33 @@ class Supervisord:
         """The last lines of their log files."""
         return log_files.last_lines(self._log_dir.glob("celery_qa_worker-*.log"), count)
 
-    def _write_programs(self, workers: int, log_level: str | None) -> None:
-        """Write a program for each worker, as the shipped one says, and none to start together."""
-        if len(str(self._programs).split()) > 1:
-            text = _("{path}: supervisord takes no path with spaces: set QAWORKER_RUNTIME_DIR")
-            raise OwnerError(text.format(path=self._programs))
-        shipped = RawConfigParser()
-        shipped.read(_configuration(), encoding="utf-8")
-        options = dict(shipped[_TOGETHER])
-        options["numprocs"] = "1"
-        options["stopwaitsecs"] = str(math.ceil(self._stop_timeout_s))
-        if log_level is not None:
-            options["command"] += f" -l {log_level}"
-        programs = RawConfigParser()
-        programs[_TOGETHER] = {"numprocs": "0"}
-        for number in range(1, workers + 1):
-            programs[f"program:{PREFIX}{number}"] = options | {"numprocs_start": str(number)}
-        new = self._programs.with_suffix(".new")
-        try:
-            for directory in (self._runtime_dir, self._log_dir):
-                directory.mkdir(parents=True, exist_ok=True)
-            with new.open("w", encoding="utf-8") as file:
-                file.write("; Written by `start_celery.sh start`, in effect until `stop`.\n")
-                programs.write(file)
-            new.replace(self._programs)
-        except OSError as error:
-            text = _("{path}: {reason}: correct that, or set QAWORKER_RUNTIME_DIR")
-            kind = NotAllowed if isinstance(error, PermissionError) else OwnerError
-            raise kind(text.format(path=error.filename, reason=error.strerror)) from error
+    def _check_directories(self) -> None:
+        named = {"QAWORKER_RUNTIME_DIR": self._runtime_dir, "QAWORKER_LOG_DIR": self._log_dir}
+        for variable, path in named.items():
+            if _SPECIAL.search(str(path)):
+                text = _(
+                    "{path}: supervisord takes no spaces and none of {characters}: set {variable}"
+                )
+                shown = "* ? [ ] % \" ' \\"
+                raise OwnerError(text.format(path=path, characters=shown, variable=variable))
+        if len(os.fsencode(self._runtime_dir)) > _LONGEST_PATH:
+            text = _(
+                "{path}: the path of a socket is limited: set QAWORKER_RUNTIME_DIR to one of at most {most} bytes"
+            )
+            raise OwnerError(text.format(path=self._runtime_dir, most=_LONGEST_PATH))
 
     def _launch(self, workers: int) -> None:
-        """Start supervisord; it answers when this returns, and lives on when this process ends."""
-        environment = {
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]),
-            "QAWORKER_RUNTIME_DIR": str(self._runtime_dir),
-            "QAWORKER_LOG_DIR": str(self._log_dir),
-            "QAWORKER_WORKERS": str(workers),
-            "QAWORKER_STOP_TIMEOUT_S": str(math.ceil(self._stop_timeout_s)),
-        }
-        command = [sys.executable, "-m", "supervisor.supervisord", "--identifier", _STARTED_HERE]
-        try:
-            # It returns when its daemon listens, or with the reason why it does not.
-            done = subprocess.run(  # noqa: S603, our own command
-                [*command, "--configuration", str(_configuration())],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                env=os.environ | environment,
-                timeout=_START_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise OwnerError(_("supervisord did not start in time: see its log")) from error
-        if done.returncode != 0:
-            raise OwnerError(_("supervisord did not start: {reason}").format(reason=_reason(done)))
+        with files.writing(self._log_dir):
+            self._log_dir.mkdir(parents=True, exist_ok=True)
+        supervisor_setup.launch(
+            {
+                "QAWORKER_RUNTIME_DIR": str(self._runtime_dir),
+                "QAWORKER_LOG_DIR": str(self._log_dir),
+                "QAWORKER_WORKERS": str(workers),
+                "QAWORKER_STOP_TIMEOUT_S": supervisor_setup.seconds(self._stop_timeout_s),
+            },
+            timeout_s=_START_S,
+        )
 
     def _replace(self, number: int, timeout_s: float) -> None:
         """End a worker, where it runs, and start its own program as it was last written."""
@@ -212,27 +190,30 @@ class Supervisord:
 
         The program they were started with together stays while another of its processes runs.
         """
-        for group in {program.group for program in self._found(numbers)}:
+        programs = self._remote.programs()
+        still_needed = {program.group for program in programs if not program.is_over}
+        ended = {program.group for program in programs if program.number in numbers}
+        for group in ended - still_needed:
             self._remote.call("removeProcessGroup", group)
 
     def _end(self, numbers: Collection[int], timeout_s: float) -> None:
         """TERM, after ``timeout_s`` QUIT, both to the main processes alone, and in the end KILL."""
         quit_at = time.monotonic() + timeout_s
-        kill_at = quit_at + _QUIT_GRACE_S
+        kill_at = quit_at + QUIT_GRACE_S
         give_up_at = kill_at + _KILL_GRACE_S
-        was_quit = False
+        was_quit: set[str] = set()
         while left := [program for program in self._found(numbers) if not program.is_over]:
             now = time.monotonic()
             for program in left:
-                if program.state in {"STARTING", "RUNNING", "BACKOFF"}:
+                if program.state == "BACKOFF" or (
+                    program.state in {"STARTING", "RUNNING"} and program.age_s >= _LEAST_AGE_S
+                ):
                     self._remote.call("stopProcess", program.name, False)
                 elif program.state == "STOPPING" and now > kill_at and program.pid:
-                    # It leads a group, its children, which a signal of supervisord would not reach.
-                    with suppress(ProcessLookupError):
-                        os.killpg(program.pid, signal.SIGKILL)
-                elif program.state == "STOPPING" and now > quit_at and not was_quit:
+                    kill(self._remote, program, self._runtime_dir)
+                elif program.state == "STOPPING" and now > quit_at and program.name not in was_quit:
                     self._remote.call("signalProcess", program.name, "QUIT")
-            was_quit = now > quit_at
+                    was_quit.add(program.name)
             if now > give_up_at:
                 text = _("worker {number} (process {pid}) does not end, even by KILL")
                 raise OwnerError(text.format(number=left[0].number, pid=left[0].pid))
@@ -240,20 +221,29 @@ class Supervisord:
 
     def _shut_down(self) -> None:
         pid = self._remote.call("getPID")
+        process = Process.of(pid) if processes.is_supported() else None
         self._remote.call("shutdown")
         give_up_at = time.monotonic() + _START_S
-        while time.monotonic() < give_up_at:
-            try:
-                self._remote.call("getState")
-            except NotThere:
-                return
-            except OwnerError:  # it says that it is ending
-                time.sleep(_POLL_S)
-        text = _("supervisord (process {pid}) does not end: see its log")
-        raise OwnerError(text.format(pid=pid))
+        while self.is_available() or (process is not None and process.is_running):
+            if time.monotonic() > give_up_at:
+                text = _("supervisord (process {pid}) does not end: see its log")
+                raise OwnerError(text.format(pid=pid))
+            time.sleep(_POLL_S)
 
     def _found(self, numbers: Collection[int]) -> list[Program]:
         return [program for program in self._remote.programs() if program.number in numbers]
+
+
+def kill(remote: Remote, program: Program, runtime_dir: Path) -> None:
+    """KILL a worker and its children, which a signal of supervisord does not reach.
+
+    The main process is supervisord's own child, whose number it never mistakes.
+    """
+    process = Process.of(program.pid) if processes.is_supported() else None
+    children = led_by(process) if process and process.is_of(runtime_dir) else []
+    remote.call("signalProcess", program.name, "KILL")
+    for child in children:
+        child.send(signal.SIGKILL)
 
 
 def _owned(program: Program) -> Owned:
@@ -267,22 +257,3 @@ def _owned(program: Program) -> Owned:
 def _goes_on(program: Program) -> bool:
     """Whether it runs or soon will, without anybody's doing."""
     return not program.is_over and program.state != "STOPPING"
-
-
-def _reason(done: subprocess.CompletedProcess[str]) -> str:
-    """The line of its output that says why supervisord ended."""
-    lines = (done.stdout + done.stderr).strip().splitlines()
-    errors = [line for line in lines if line.startswith("Error")]
-    return (errors or lines or [f"exit code {done.returncode}"])[-1]
-
-
-def _configuration() -> Path:
-    """``deploy/supervisord.conf``: of the checkout, or beside the virtual environment installed.
-
-    Raises:
-        OwnerError: there is none.
-    """
-    for root in (Path(__file__).parents[2], Path(sys.prefix).parent):
-        if (path := root / "deploy" / "supervisord.conf").exists():
-            return path
-    raise OwnerError(_("deploy/supervisord.conf is not installed here: use another --via"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from redis import Redis
 from redis.asyncio import BlockingConnectionPool
@@ -14,6 +14,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from qaworker import keys
 from qaworker.errors import ConfigError, StoreUnavailable
 
 _RETRY_S: Final = 0.5
@@ -77,6 +78,19 @@ def connect_async(url: str) -> AsyncRedis:
             socket_connect_timeout=_CONNECT_TIMEOUT_S,
         )
     return AsyncRedis.from_pool(pool)
+
+
+def now_s(redis: Any) -> float:
+    """Seconds since the epoch by the clock of Redis, which all hosts share; raises StoreUnavailable."""
+    with store_errors():
+        seconds, microseconds = redis.time()
+    return float(seconds) + float(microseconds) / 1e6
+
+
+def check_writable(redis: Redis) -> None:
+    """Raise StoreUnavailable unless Redis takes writes; out of memory it still answers a ping."""
+    with store_errors():
+        redis.set(keys.probe(), b"", ex=1)
 
 
 def require(redis: Redis, variable: str = "REDIS_URL", *, patience_s: float = 0.0) -> None:

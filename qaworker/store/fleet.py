@@ -18,19 +18,36 @@ def expect(redis: Redis, host: str, workers: int) -> None:
 
 
 def expected(redis: Any) -> dict[str, int]:
-    """Worker processes that are to run, by host; raises StoreUnavailable."""
+    """Worker processes that are to run, by host where that is a number; raises StoreUnavailable."""
     with store_errors():
         hosts = redis.hgetall(keys.expected())
-    return {host.decode(): int(workers) for host, workers in hosts.items()}
+    return {host.decode(): int(workers) for host, workers in hosts.items() if workers.isdigit()}
 
 
 def make_quiet(redis: Redis, names: Iterable[str]) -> None:
-    """Let workers take nothing new, within a beat; raises StoreUnavailable."""
+    """Let workers take nothing new, within a beat; raises StoreUnavailable.
+
+    It outlasts the processes: one that takes the place of another is quiet like it.
+    """
     with store_errors():
         redis.sadd(keys.quiet(), *names)
+
+
+def is_quiet(redis: Redis, name: str) -> bool:
+    """Whether a worker is to take nothing new; raises StoreUnavailable."""
+    with store_errors():
+        return bool(redis.sismember(keys.quiet(), name))
 
 
 def resume(redis: Redis, names: Iterable[str]) -> None:
     """Let workers take messages again, within a beat; raises StoreUnavailable."""
     with store_errors():
         redis.srem(keys.quiet(), *names)
+
+
+def resume_all_on(redis: Any, host: str) -> None:
+    """Let every worker of a host take messages again; raises StoreUnavailable."""
+    with store_errors():
+        quiet = redis.smembers(keys.quiet())
+    if here := [name for name in quiet if name.decode().endswith(f"@{host}")]:
+        resume(redis, here)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from functools import cache
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from redis import Redis
 
-from qaworker import keys
-from qaworker.store.connections import store_errors
+from qaworker import keys, logs
+from qaworker.store.connections import now_s, store_errors
 
 BEAT_INTERVAL_S = 5.0
 # Three beats: a worker that missed that many does not answer.
@@ -18,32 +19,39 @@ FRESH_S = 15.0
 _FORGET = timedelta(days=1)
 _FAREWELL_TTL = timedelta(hours=1)
 
+log = logs.get(__name__)
+
+M = TypeVar("M", bound=BaseModel)
+
 
 class Beat(BaseModel):
     """One worker process.
 
     While hosts are upgraded one after the other, versions read each other's beats: what a version
-    does not know it ignores, and what is missing has a default.
+    does not know it ignores, and what is missing has a default. One that cannot be read at all is
+    left out.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     name: str
     pid: int
-    owner: Literal["systemd", "supervisor", "pid", "none"] = "none"
-    pool: str
+    owner: str = "none"
+    """``systemd``, ``supervisor``, ``pid`` or ``none``."""
+    pool: str = ""
     version: str = ""
-    started_at: float
+    started_at: float | None = None
     """Seconds since the epoch, by its host's clock."""
     memory_mib: float = 0.0
     log_level: str = ""
-    state: Literal["consuming", "quiet", "draining"] = "consuming"
+    state: str = "consuming"
+    """``consuming``, ``quiet`` or ``draining``."""
     tasks: int = 0
     """Held, under way."""
     oldest_task_s: float = 0.0
     tasks_done: int = 0
-    calls_in_flight: int
-    chunks_done: int
+    calls_in_flight: int = 0
+    chunks_done: int = 0
     held: str = ""
     """Why it calls nobody, while its account is broken."""
 
@@ -81,9 +89,17 @@ class Farewell(BaseModel):
     handed_back: int
 
 
-def _now_s(redis: Any) -> float:
-    seconds, microseconds = redis.time()
-    return float(seconds) + float(microseconds) / 1e6
+def _read(model: type[M], name: str, blob: bytes) -> M | None:
+    try:
+        return model.model_validate_json(blob)
+    except ValidationError:
+        _complain(model.__name__, name)
+        return None
+
+
+@cache  # who watches reads it again and again
+def _complain(model: str, name: str) -> None:
+    log.warning("unreadable_in_redis", what=model.lower(), worker=name)
 
 
 def beat(redis: Redis, state: Beat) -> bool:
@@ -93,7 +109,7 @@ def beat(redis: Redis, state: Beat) -> bool:
         StoreUnavailable: Redis does not answer.
     """
     with store_errors():
-        now = _now_s(redis)
+        now = now_s(redis)
         with redis.pipeline(transaction=True) as pipe:
             pipe.zadd(keys.heartbeats(), {state.name: now})
             pipe.zremrangebyscore(keys.heartbeats(), "-inf", now - _FORGET.total_seconds())
@@ -112,36 +128,34 @@ def forget(redis: Redis, name: str, farewell: Farewell | None = None) -> None:
     with store_errors(), redis.pipeline(transaction=True) as pipe:
         pipe.zrem(keys.heartbeats(), name)
         pipe.delete(keys.worker(name))
-        pipe.srem(keys.quiet(), name)
         if farewell is not None:
             pipe.set(keys.farewell(name), farewell.model_dump_json(), ex=_FAREWELL_TTL)
         pipe.execute()
 
 
 def greet(redis: Redis, name: str) -> None:
-    """Forget what a predecessor of this name was told and said; raises StoreUnavailable."""
+    """Forget what a predecessor of this name said at last; raises StoreUnavailable."""
     with store_errors():
-        redis.srem(keys.quiet(), name)
         redis.delete(keys.farewell(name))
 
 
 def farewell(redis: Any, name: str) -> Farewell | None:
-    """What a worker said at last, unless it was killed; raises StoreUnavailable."""
+    """What a worker said at last, unless it was killed or cannot be read; raises StoreUnavailable."""
     with store_errors():
         blob = redis.get(keys.farewell(name))
-    return None if blob is None else Farewell.model_validate_json(blob)
+    return None if blob is None else _read(Farewell, name, blob)
 
 
 def seen(redis: Any) -> list[Seen]:
     """The workers of the last day that did not say goodbye, by name; raises StoreUnavailable."""
     with store_errors():
-        now = _now_s(redis)
+        now = now_s(redis)
         scores = redis.zrange(keys.heartbeats(), 0, -1, withscores=True)
         blobs = redis.mget([keys.worker(name.decode()) for name, _ in scores]) if scores else []
     found = [
-        Seen(Beat.model_validate_json(blob), now - at)
-        for (_, at), blob in zip(scores, blobs, strict=True)
-        if blob is not None
+        Seen(beat, now - at)
+        for (name, at), blob in zip(scores, blobs, strict=True)
+        if blob is not None and (beat := _read(Beat, name.decode(), blob)) is not None
     ]
     return sorted(found, key=lambda one: one.beat.name)
 

@@ -20,7 +20,7 @@ from redis.asyncio import Redis as AsyncRedis
 from qaworker import keys, logs
 from qaworker.models import Outcome, Usage, Value
 from qaworker.store import dead_letters
-from qaworker.store.connections import store_errors
+from qaworker.store.connections import now_s, store_errors
 from qaworker.store.dead_letters import DeadLetter
 
 log = logs.get(__name__)
@@ -251,8 +251,12 @@ class OutcomeReader:
         with store_errors():
             self._redis.hdel(keys.requeued(run_id), *digests)
 
+    def now_s(self) -> float:
+        """The time by which tasks are sent and runs are cancelled, in seconds since the epoch."""
+        return now_s(self._redis)
+
     def cancelled_at(self, run_id: str) -> float:
-        """When the run, or every run, was last cancelled, in seconds since the epoch; 0 for never."""
+        """When, by :meth:`now_s`, the run or every run was last cancelled; 0 for never."""
         with store_errors():
             marks = self._redis.mget([keys.cancelled(run_id), keys.cancelled(ALL_RUNS)])
         return max(float(mark or 0) for mark in marks)

@@ -18,10 +18,13 @@ from qaworker.store.connections import store_errors
 # Output: for each queue, how many are ready, how many are held, and when the oldest that is ready
 #   was sent, in seconds since the epoch, empty where that is unknown
 #
-# A held message is JSON that ends with its queue's name, and has 30 KB of text before that: it is
-# looked at here, and not decoded.
+# A message of ours has its queue in its tag. Somebody else's is JSON that ends with it; it may be
+# large, so it is looked at here.
 _QUEUES: Final = """
-local function queue_of(message)
+local function queue_of(tag)
+  local queue = string.match(tag, "^([%w_]+):")
+  if queue then return queue end
+  local message = redis.call("HGET", KEYS[1], tag)
   return string.match(string.sub(message, -200), '"([^"]*)"%]$') or ""
 end
 
@@ -33,7 +36,7 @@ end
 
 local held = {}
 for _, tag in ipairs(redis.call("HKEYS", KEYS[1])) do
-  local queue = queue_of(redis.call("HGET", KEYS[1], tag))
+  local queue = queue_of(tag)
   held[queue] = (held[queue] or 0) + 1
 end
 

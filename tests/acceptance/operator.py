@@ -28,16 +28,14 @@ class Operator:
         self.log_dir = directory / "log"
         self._directory = directory
         self._site = site
-        self._env = child_environment(
-            directory,
-            COLUMNS="200",
-            REDIS_URL=site.redis_url,
-            OPENAI_BASE_URL=site.api.base_url,
-            OPENAI_API_KEY=site.api_key,
-            QAWORKER_RUNTIME_DIR=str(self.runtime_dir),
-            QAWORKER_LOG_DIR=str(self.log_dir),
-            **env,
-        )
+        settings = {
+            "REDIS_URL": site.redis_url,
+            "OPENAI_BASE_URL": site.api.base_url,
+            "OPENAI_API_KEY": site.api_key,
+            "QAWORKER_RUNTIME_DIR": str(self.runtime_dir),
+            "QAWORKER_LOG_DIR": str(self.log_dir),
+        }
+        self._env = child_environment(directory, COLUMNS="200", **settings | env)
 
     def run(self, *arguments: str, **env: str) -> Ran:
         """``start_celery.sh ARGUMENTS``, once it has ended."""
@@ -62,7 +60,7 @@ class Operator:
 
     def begin(self, *arguments: str, **env: str) -> Child:
         """``start_celery.sh ARGUMENTS``, under way."""
-        log = self._directory / f"command-{len(list(self._directory.glob('command-*')))}"
+        log = self._directory / f"terminal-{len(list(self._directory.glob('terminal-*')))}"
         return Child([*COMMAND, *arguments], log=log, cwd=self._directory, env=self._env | env)
 
     @property

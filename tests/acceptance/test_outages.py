@@ -48,6 +48,7 @@ def test_a_run_survives_a_restart_of_redis(
     check_complete(site, "run", CHUNKS)
     for worker in workers:
         check_log(worker, "consumer: Cannot connect", "Couldn't ack")
+        assert "DeprecationWarning" not in worker.output
 
 
 @pytest.mark.slow

@@ -13,7 +13,10 @@ import pytest
 from tests.deploy.running import running_in
 from tests.support.processes import ROOT
 
-SCRIPTS = [*sorted(map(str, (ROOT / "bin").glob("*.sh"))), str(ROOT / ".ci" / "run")]
+SCRIPTS = [
+    *sorted(str(path) for place in ("bin", "deploy") for path in (ROOT / place).glob("*.sh")),
+    str(ROOT / ".ci" / "run"),
+]
 
 
 @pytest.mark.parametrize("checker", [["shellcheck"], ["shfmt", "-i", "2", "-ci", "-d"]])

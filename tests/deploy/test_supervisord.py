@@ -1,4 +1,4 @@
-"""deploy/supervisord.conf under a real supervisord."""
+"""deploy/supervisord.conf under a real supervisord that somebody started by hand."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from qaworker.owners.supervisord import Supervisord
 from qaworker.store import heartbeats
 from tests.deploy.running import running_in
 from tests.support.processes import ROOT, Process, child_environment
@@ -19,19 +20,26 @@ from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
 START_S = 60.0
-# supervisord looks after its processes every second.
-NOT_RESTARTED_S = 4.0
-Supervise = Callable[..., "Supervisord"]
+# supervisord looks after its processes every second, its listener every five.
+NOT_RESTARTED_S = 7.0
+Supervise = Callable[..., "InForeground"]
 
 
-class Supervisord(Process):
+class InForeground(Process):
     """supervisord with one worker."""
 
     def __init__(self, directory: Path, redis_url: str, **env: str) -> None:
         self._logs = directory / "log"
         self._logs.mkdir()
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        more = {"PATH": path, "REDIS_URL": redis_url, "QAWORKER_VAR": str(directory)} | env
+        more = {
+            "PATH": path,
+            "REDIS_URL": redis_url,
+            "QAWORKER_RUNTIME_DIR": str(directory),
+            "QAWORKER_LOG_DIR": str(self._logs),
+            "QAWORKER_WORKERS": "1",
+            "QAWORKER_STOP_TIMEOUT_S": "330",
+        } | env
         super().__init__(
             [
                 *(sys.executable, "-m", "supervisor.supervisord", "--nodaemon"),
@@ -39,7 +47,7 @@ class Supervisord(Process):
             ],
             log=directory / "output",
             cwd=directory,
-            env=child_environment(directory, QAWORKER_WORKERS="1", **more),
+            env=child_environment(directory, **more),
         )
 
     @property
@@ -49,7 +57,7 @@ class Supervisord(Process):
 
     @property
     def worker_log(self) -> str:
-        return (self._logs / "qa_worker-1.log").read_text(encoding="utf-8")
+        return (self._logs / "celery_qa_worker-1.log").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -58,7 +66,7 @@ def supervise(short_path: Path) -> Iterator[Supervise]:
     with contextlib.ExitStack() as stack:
         try:
             yield lambda redis_url, **env: stack.enter_context(
-                Supervisord(short_path, redis_url, **env)
+                InForeground(short_path, redis_url, **env)
             )
         finally:
             for pid in running_in(short_path):
@@ -119,3 +127,24 @@ def test_nobody_else_reaches_the_control_socket(
     control = short_path / "supervisor.sock"
     wait_until(control.exists, START_S, "the control socket")
     assert control.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.slow
+def test_it_can_be_scaled_and_outlives_its_workers(
+    supervise: Supervise, redis_url: str, redis_client: Redis, short_path: Path
+) -> None:
+    """What was started together is changed one by one."""
+    foreground = supervise(redis_url, OPENAI_API_KEY="test-key")
+    owner = Supervisord(short_path, short_path / "log", 330)
+    pid = pid_of_worker(redis_client)
+    owner.start(2, None)
+    assert pid_of_worker(redis_client, other_than=pid)
+    assert owner.owned()[0].pid == pid
+    owner.restart(1, START_S)
+    assert [(one.number, one.state) for one in owner.owned()] == [(1, "running"), (2, "running")]
+    assert owner.owned()[0].pid != pid
+    owner.stop(START_S)
+    assert owner.owned() == []
+    foreground.check_alive()
+    owner.start(1, None)
+    assert pid_of_worker(redis_client)

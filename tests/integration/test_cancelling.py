@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,28 @@ def test_each_message_is_removed_or_taken_while_clients_send_and_workers_take(
     assert removed.messages["a"] >= 100
     assert len(headers) + removed.messages["a"] == 600 + added
     assert "a" not in runs_in(redis_client)
+
+
+@pytest.mark.parametrize("ahead_s", [-3600.0, 3600.0])
+def test_what_is_cancelled_is_told_by_one_clock(
+    redis_client: Redis,
+    cancelled: Callable[..., cancelling.Waiting],
+    monkeypatch: pytest.MonkeyPatch,
+    ahead_s: float,
+) -> None:
+    """The host of the client has a clock of its own."""
+    real = time.time
+    monkeypatch.setattr(collecting, "RECONCILE_EVERY_S", 0.0)
+    monkeypatch.setattr(collecting, "LOST_AFTER_S", -1.0)
+    monkeypatch.setattr(time, "time", lambda: real() + ahead_s)
+    cancelled(None)
+    tasks = submit_parallel_qa_generation(chunks(2), None, MODEL)
+    redis_client.delete(keys.queue(keys.DEFAULT_QUEUE))
+    # Lost, not cancelled.
+    assert collect_results(tasks, timeout=0).failed == {}
+    monkeypatch.setattr(time, "time", real)
+    cancelled(None)
+    assert collect_results(tasks, timeout=0).failed == {tasks[0].id: "cancelled: submit it again"}
 
 
 def test_collecting_reports_what_was_cancelled_and_sends_it_to_nobody(

@@ -47,8 +47,30 @@ def test_versions_read_each_others_beats(redis_client: Any) -> None:
     said = json.loads(redis_client.get(keys.worker(ONE.name)))
     del said["held"]
     said["mood"] = "of a later version"
+    said["state"] = "dreaming"
     redis_client.set(keys.worker(ONE.name), json.dumps(said))
-    assert heartbeats.living(redis_client) == [ONE]
+    assert heartbeats.living(redis_client) == [ONE.model_copy(update={"state": "dreaming"})]
+
+
+def test_a_beat_of_a_name_and_a_pid_is_enough(redis_client: Any) -> None:
+    heartbeats.beat(redis_client, ONE)
+    redis_client.set(keys.worker(ONE.name), json.dumps({"name": ONE.name, "pid": ONE.pid}))
+    assert heartbeats.living(redis_client) == [Beat(name=ONE.name, pid=ONE.pid)]
+
+
+@pytest.mark.parametrize("blob", ["", "{}", "[1]", '{"name": "x", "pid": 1, "tasks": null}'])
+def test_what_cannot_be_read_hides_nobody_else(
+    redis_client: Any, capsys: pytest.CaptureFixture[str], blob: str
+) -> None:
+    for beat in (ONE, TWO):
+        heartbeats.beat(redis_client, beat)
+    heartbeats._complain.cache_clear()
+    redis_client.set(keys.worker(ONE.name), blob)
+    for _ in range(3):
+        assert heartbeats.living(redis_client) == [TWO]
+    assert "".join(capsys.readouterr()).count("unreadable_in_redis") == 1
+    redis_client.set(keys.farewell(ONE.name), blob)
+    assert heartbeats.farewell(redis_client, ONE.name) is None
 
 
 def test_without_workers_nobody_lives(redis_client: Redis) -> None:
@@ -102,15 +124,25 @@ def test_a_worker_learns_with_its_beat_that_it_is_to_be_quiet(redis_client: Any)
     assert not heartbeats.beat(redis_client, TWO)
     fleet.resume(redis_client, [ONE.name])
     assert not heartbeats.beat(redis_client, ONE)
-    fleet.make_quiet(redis_client, [ONE.name])
+
+
+def test_quiet_lasts_until_workers_are_started_on_the_host(redis_client: Any) -> None:
+    elsewhere = "qa_worker-1@elsewhere"
+    fleet.make_quiet(redis_client, [ONE.name, TWO.name, elsewhere])
+    heartbeats.forget(redis_client, ONE.name)
     heartbeats.greet(redis_client, ONE.name)  # as a new process does
-    assert not heartbeats.beat(redis_client, ONE)
+    assert fleet.is_quiet(redis_client, ONE.name)
+    for _ in range(2):
+        fleet.resume_all_on(redis_client, ONE.host)
+    quiet = [fleet.is_quiet(redis_client, name) for name in (ONE.name, TWO.name, elsewhere)]
+    assert quiet == [False, False, True]
 
 
 def test_each_host_has_its_expected_number(redis_client: Any) -> None:
     fleet.expect(redis_client, "a", 4)
     fleet.expect(redis_client, "b", 2)
     fleet.expect(redis_client, "a", 0)
+    redis_client.hset(keys.expected(), "c", "many")
     assert fleet.expected(redis_client) == {"a": 0, "b": 2}
 
 

@@ -13,12 +13,15 @@ import pytest
 from redis import Redis
 
 from qaworker.errors import Busy, OwnerError
-from qaworker.monitor.channels import Channel, Mail, Slack, Webhook
+from qaworker.monitor import incidents
+from qaworker.monitor.channels import Channel, Mail, Message, Slack, Webhook
 from qaworker.monitor.judging import CHECKS, Limits
-from qaworker.monitor.looking import Report, look
-from qaworker.owners import choosing
+from qaworker.monitor.looking import LOCK_NAME, RECORD_NAME, Report, look
+from qaworker.owners import choosing, memory
 from qaworker.owners.lock import locked
 from qaworker.settings import Settings
+from qaworker.status import gathering
+from qaworker.status.picture import Status
 from qaworker.store import fleet, heartbeats
 from qaworker.store.heartbeats import Beat
 from tests.support.webhooks import WebhookServer
@@ -80,8 +83,10 @@ def test_each_channel_is_told_once_and_when_it_is_over(
         report = looked(values, *channels)
         assert report.line == "QAWORKER CRITICAL: no worker lives, messages waiting: 0"
         assert (report.code, list(report.troubles)) == (2, [])
-    to_slack, to_webhook = server.taken
-    assert to_slack["text"].startswith(f"[qaworker] {HOST}: CRITICAL: no worker lives")
+    # All are told at the same time.
+    to_slack, to_webhook = sorted(server.taken, key=lambda told: "host" in told)
+    assert to_slack["text"].startswith(f"[qaworker] {HOST}\nCRITICAL: no worker lives")
+    assert to_slack["text"].count("no worker lives") == 1
     assert to_webhook["host"] == HOST
     [notice] = to_webhook["notices"]
     assert (notice["check"], notice["event"], notice["until"]) == ("workers", "opened", None)
@@ -166,7 +171,7 @@ def test_where_nothing_can_be_looked_at_it_is_unknown(values: Settings, tmp_path
 
 
 def test_one_look_at_a_time(values: Settings) -> None:
-    with locked(values.runtime_dir / "monitor", "monitor"), pytest.raises(Busy):
+    with locked(values.runtime_dir, "monitor", LOCK_NAME), pytest.raises(Busy):
         looked(values)
 
 
@@ -217,6 +222,17 @@ def test_nothing_is_started_that_nobody_wants(
     assert owner.started == []
 
 
+def test_a_look_tells_redis_of_a_stop_that_it_missed(
+    values: Settings, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.expect(redis_client, HOST, 3)
+    memory.keep_stop(values.runtime_dir, is_untold=True)
+    owner = use(monkeypatch, Starter())
+    looked(values, heal=True)
+    assert owner.started == []
+    assert fleet.expected(redis_client) == {HOST: 0}
+
+
 def test_nothing_is_started_unasked(
     values: Settings, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,3 +249,71 @@ def test_an_owner_that_cannot_start_them_is_one_line(
     use(monkeypatch, Starter(OwnerError("use sudo")))
     troubles: Sequence[str] = looked(values, heal=True).troubles
     assert list(troubles) == ["the workers were not started: use sudo"]
+
+
+@pytest.mark.parametrize(("wanted", "started"), [(0, []), (2, [2])], ids=["stopped", "scaled"])
+def test_what_somebody_did_since_the_look_holds(
+    values: Settings,
+    redis_client: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: int,
+    started: list[int],
+) -> None:
+    fleet.expect(redis_client, HOST, 3)
+    owner = use(monkeypatch, Starter())
+    gather = gathering.gather
+
+    def gather_before_the_stop(values: Settings) -> Status:
+        seen = gather(values)
+        fleet.expect(redis_client, HOST, wanted)
+        return seen
+
+    monkeypatch.setattr(gathering, "gather", gather_before_the_stop)
+    report = looked(values, heal=True)
+    assert owner.started == started
+    assert len(incidents.read(values.runtime_dir / RECORD_NAME).starts) == len(started)
+    assert ("starting workers: 2" in report.text) is bool(started)
+
+
+def test_nothing_is_started_beside_a_start_or_stop(
+    values: Settings, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.expect(redis_client, HOST, 3)
+    owner = use(monkeypatch, Starter())
+    with locked(values.runtime_dir, "stop"):
+        [trouble] = looked(values, heal=True).troubles
+    assert "stop, process" in trouble
+    assert owner.started == []
+
+
+def test_when_people_are_told_the_start_is_tried_and_everything_remembered(
+    values: Settings, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is told slowly, or ends this process, costs neither."""
+    fleet.expect(redis_client, HOST, 3)
+    owner = use(monkeypatch, Starter())
+    records: list[incidents.Record] = []
+
+    class Witness:
+        name = "witness"
+
+        def send(self, _message: Message) -> None:
+            assert owner.started == [3]
+            records.append(incidents.read(values.runtime_dir / RECORD_NAME))
+
+    looked(values, Witness(), heal=True)
+    [record] = records
+    assert len(record.starts) == 1
+    assert "workers" in record.incidents
+
+
+def test_people_are_told_of_a_disk_that_is_full(
+    values: Settings, server: WebhookServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(*_: object) -> None:
+        raise OwnerError("no space left")
+
+    monkeypatch.setattr(incidents, "write", write)
+    with pytest.raises(OwnerError):
+        looked(values, Webhook(server.url))
+    assert len(server.taken) == 1

@@ -14,7 +14,7 @@ from redis import Redis
 from qaworker import keys
 from qaworker.errors import ConfigError, StoreUnavailable
 from qaworker.models import Outcome, QAPair, Usage
-from qaworker.store.connections import connect, connect_async, require
+from qaworker.store.connections import check_writable, connect, connect_async, require
 from qaworker.store.outcomes import CLAIM_TTL, Notice, OutcomeReader, OutcomeStore, Spent
 from tests.support.redis_server import RedisServer
 
@@ -324,6 +324,18 @@ def test_a_full_redis_stores_all_of_a_write_or_nothing(
         assert list(client.scan_iter("*")) == []
         with_stores(server.url, STORE_CALLS["write"])
         assert client.exists(keys.outcome("d1"), keys.done("run")) == 2
+
+
+def test_a_full_redis_answers_and_takes_no_writes(
+    start_redis: Callable[..., RedisServer],
+) -> None:
+    server = start_redis()
+    with server.client() as client:
+        check_writable(client)
+        client.config_set("maxmemory", "1")
+        require(client)
+        with pytest.raises(StoreUnavailable, match="memory"):
+            check_writable(client)
 
 
 def test_require_asks_whether_redis_answers(redis_client: Redis, nowhere: str) -> None:

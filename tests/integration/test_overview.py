@@ -84,6 +84,16 @@ def test_what_workers_hold_is_counted_by_queue(redis_client: Any) -> None:
     }
 
 
+def test_messages_whose_tag_names_no_queue_are_counted_too(redis_client: Any) -> None:
+    """Those of a Celery without our transport."""
+    send("low_priority", ago_s=0)
+    with held("low_priority", 1):
+        [(tag, message)] = redis_client.hgetall(keys.unacked()).items()
+        assert tag.startswith(b"low_priority:")
+        redis_client.hset(keys.unacked(), "6f1c", message)
+        assert named(redis_client, "low_priority").unacknowledged == 2
+
+
 def test_messages_of_every_priority_count(redis_client: Any) -> None:
     """Celery keeps a list for each step; a task of somebody else's may have a priority."""
     for priority, ago_s in ((None, 10), (4, 500), (9, 100)):

@@ -116,38 +116,34 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
         yield opened
 
 
-class Clock:
-    """Real time, put forward by the test."""
+class Reader(OutcomeReader):
+    """By a clock that the test puts forward."""
 
     ahead_s = 0.0
 
-    def __call__(self) -> float:
-        return time.time() + self.ahead_s
+    def now_s(self) -> float:
+        return super().now_s() + self.ahead_s
 
 
 def test_no_message_that_waits_is_sent_again(ledger: Ledger, redis_client: Any) -> None:
     """No worker is there for a long while: the queue keeps its length."""
-    clock = Clock()
-    reader = OutcomeReader(redis_client)
+    reader = Reader(redis_client)
     sender = QueueSender(redis_client, reader, QUEUE, ready_tasks=4)
-    driver = Driver(
-        ledger, reader, sender, config=GenerationConfig(), model="gpt-5-mini", clock=clock
-    )
+    config = GenerationConfig()
+    driver = Driver(ledger, reader, sender, config=config, model="gpt-5-mini", clock=reader.now_s)
     for _ in range(10):
         driver.step()
-        clock.ahead_s += LOST_AFTER_S / 2
+        reader.ahead_s += LOST_AFTER_S / 2
     assert redis_client.llen(keys.queue(QUEUE)) == 4
 
 
 def test_messages_that_a_wiped_redis_lost_are_sent_again(ledger: Ledger, redis_client: Any) -> None:
-    clock = Clock()
-    reader = OutcomeReader(redis_client)
+    reader = Reader(redis_client)
     sender = QueueSender(redis_client, reader, QUEUE, ready_tasks=100)
-    driver = Driver(
-        ledger, reader, sender, config=GenerationConfig(), model="gpt-5-mini", clock=clock
-    )
+    config = GenerationConfig()
+    driver = Driver(ledger, reader, sender, config=config, model="gpt-5-mini", clock=reader.now_s)
     driver.step()
     redis_client.flushall()
-    clock.ahead_s = LOST_AFTER_S + RECONCILE_EVERY_S
+    reader.ahead_s = LOST_AFTER_S + RECONCILE_EVERY_S
     driver.step()
     assert len(messages(redis_client)) == 7

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from qaworker import keys, status
+from qaworker import keys
 from qaworker.errors import NotAllowed
 from qaworker.owners.owner import Owned, OwnerName
 from qaworker.settings import Settings
-from qaworker.status import Status
+from qaworker.status import gathering
+from qaworker.status.picture import Status
+from qaworker.status.spans import spoken
 from qaworker.store import fleet, heartbeats
 from qaworker.store.heartbeats import FRESH_S, Beat
 
@@ -77,7 +79,7 @@ def settings(redis_url: str) -> Settings:
 
 
 def gathered(settings: Settings, owner: FakeOwner | None = None) -> Status:
-    return status.gather(settings, lambda _settings: owner)
+    return gathering.gather(settings, lambda _settings: owner)
 
 
 def test_nothing_at_all_is_stopped(settings: Settings) -> None:
@@ -133,12 +135,26 @@ def test_workers_without_an_owner_are_seen(settings: Settings, redis_client: Red
     assert (seen.state, seen.owner, seen.consuming) == ("running", None, 1)
 
 
-def test_a_killed_worker_without_an_owner_is_gone(settings: Settings, redis_client: Any) -> None:
+def test_a_killed_worker_without_an_owner_is_gone(settings: Settings, redis_client: Redis) -> None:
+    """At once: its last beat may be fresh."""
     heartbeats.beat(redis_client, beat(1))
-    redis_client.zincrby(keys.heartbeats(), -FRESH_S - 1, f"qa_worker-1@{HOST}")
     seen = gathered(settings)
     assert [(one.state, one.pid) for one in seen.workers] == [("gone", 0)]
     assert seen.state == "stopped"
+    assert [one.state for one in gathering.everywhere(settings)] == ["gone"]
+
+
+def test_a_worker_started_by_hand_is_none_of_the_owners(
+    settings: Settings, redis_client: Redis
+) -> None:
+    heartbeats.beat(redis_client, beat(1, pid=101))
+    heartbeats.beat(redis_client, beat(2, pid=os.getpid()))
+    seen = gathered(settings, FakeOwner([Owned(1, 101, "running"), Owned(2, 0, "failed")], 2))
+    assert (seen.state, seen.consuming) == ("degraded", 1)
+    heartbeats.beat(redis_client, beat(3, pid=os.getpid()))
+    seen = gathered(settings, FakeOwner([Owned(1, 101, "running")], 2))
+    assert (seen.consuming, seen.expected) == (1, 2)
+    assert [one.owner for one in seen.workers] == ["systemd", "none", "none"]
 
 
 def test_what_the_last_start_recorded_counts_where_the_owner_forgets(
@@ -183,9 +199,21 @@ def test_an_owner_that_does_not_answer_leaves_it_unknown(settings: Settings) -> 
     def refuse(_settings: Settings) -> FakeOwner:
         raise NotAllowed("use sudo")
 
-    seen = status.gather(settings, refuse)
+    seen = gathering.gather(settings, refuse)
     assert (seen.state, seen.owner_error) == ("unknown", "use sudo")
     assert seen.latency_ms is not None
+
+
+def test_a_log_that_may_not_be_read_hides_nothing_else(
+    settings: Settings, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_owner: FakeOwner, _count: int) -> list[str]:
+        raise NotAllowed("use sudo")
+
+    monkeypatch.setattr(FakeOwner, "log_lines", refuse)
+    heartbeats.beat(redis_client, beat(1, pid=101))
+    seen = gathered(settings, FakeOwner([Owned(1, 101, "running")], 1))
+    assert (seen.state, list(seen.log_lines)) == ("running", ["use sudo"])
 
 
 @pytest.mark.parametrize(
@@ -199,4 +227,4 @@ def test_an_owner_that_does_not_answer_leaves_it_unknown(settings: Settings) -> 
     ],
 )
 def test_spans_are_spoken_in_their_largest_units(seconds: float, text: str) -> None:
-    assert status.spoken(seconds) == text
+    assert spoken(seconds) == text

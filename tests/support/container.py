@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support.commands import Ran
 from tests.support.processes import Process
 from tests.support.waiting import wait_until
 
 BOOT_S = 120.0
 POWEROFF_S = 60.0
 COMMAND_S = 120.0
+_numbers = itertools.count(1)
 PROGRAMS = ("systemd-nspawn", "nsenter", "unshare", "dbus-daemon")
 
 # All mounts stand in a namespace of their own, and vanish with the process that holds it.
@@ -55,20 +56,11 @@ def missing() -> str:
     return ", ".join(name for name in PROGRAMS if not shutil.which(name))
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """A command that ended."""
-
-    exit_code: int
-    stdout: str
-    stderr: str
-
-
 class Container:
     """Boots when constructed; what it writes is lost at its end, and kept over :meth:`reboot`.
 
     Args:
-        name: its host name.
+        name: what its host name begins with.
         binds: directories of this machine that it sees, and where; those are writable there as here.
         readonly: likewise, not writable.
 
@@ -76,7 +68,7 @@ class Container:
     """
 
     def __init__(self, name: str, *, binds: dict[Path, str], readonly: dict[Path, str]) -> None:
-        self._name = f"{name}-{os.getpid()}"
+        self._name = f"{name}-{os.getpid()}-{next(_numbers)}"
         self._directory = Path(tempfile.mkdtemp(prefix="qaw-host-", dir="/tmp"))
         self._mounts = self._directory / "mounts"
         self._mounts.mkdir()
@@ -100,15 +92,15 @@ class Container:
         into = ("nsenter", f"--target={self._holder.pid}", "--mount")
         machine = self._process("console", *into, *self._shell(BOOT, *self._options))
         self._machine = machine
-        children = Path(f"/proc/{machine.pid}/task/{machine.pid}/children")
 
         def leader() -> int:
             machine.check_alive()
-            return int((children.read_text("ascii").split() or ["0"])[0])
+            children = Path(f"/proc/{machine.pid}/task/{machine.pid}/children").read_text("ascii")
+            return next((pid for pid in map(int, children.split()) if _is_init(pid)), 0)
 
         def is_up() -> bool:
             machine.check_alive()
-            return self.run("systemctl", "is-system-running", check=False).stdout.strip() in {
+            return self.run("systemctl", "is-system-running", check=False).out.strip() in {
                 "running",
                 "degraded",
             }
@@ -137,11 +129,12 @@ class Container:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=timeout_s,
             check=False,
         )
         ran = Ran(done.returncode, done.stdout, done.stderr)
-        assert not check or ran.exit_code == 0, (arguments, ran)
+        assert not check or ran.code == 0, (arguments, ran)
         return ran
 
     def command(self, *arguments: str | Path, **env: str) -> list[str]:
@@ -161,7 +154,7 @@ class Container:
 
     def read(self, path: str) -> str:
         """The content of a file in it."""
-        return self.run("cat", path).stdout
+        return self.run("cat", path).out
 
     def write(self, path: str, text: str) -> None:
         """Give a file in it this content; an existing one keeps its owner and mode."""
@@ -175,17 +168,12 @@ class Container:
             if self._machine:
                 self.power_off()
         finally:
-            if self._leader:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(self._leader, signal.SIGKILL)
+            group = Path(f"/proc/{self._holder.pid}/root/sys/fs/cgroup/{self._name}")
+            if group.exists():
+                (group / "cgroup.kill").write_text("1", "ascii")
+                wait_until(lambda: _is_removed(group), POWEROFF_S, "the end of all its processes")
             if self._machine:
                 self._machine.end()
-            groups = Path(f"/proc/{self._holder.pid}/root/sys/fs/cgroup/{self._name}")
-            for group in sorted(groups.rglob("*/"), reverse=True):
-                with contextlib.suppress(OSError):  # rmdir is all that a control group knows
-                    group.rmdir()
-            with contextlib.suppress(OSError):
-                groups.rmdir()
             self._holder.end()
             shutil.rmtree(self._directory)
 
@@ -207,3 +195,21 @@ class Container:
         trace: TracebackType | None,
     ) -> None:
         self.end()
+
+
+def _is_init(pid: int) -> bool:
+    """Whether it is the first process of a container; what only prepares one is not."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text("utf-8")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    numbers = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[1:]
+    return len(numbers) > 1 and numbers[-1] == "1"
+
+
+def _is_removed(group: Path) -> bool:
+    # Children first; one is busy until its last process has ended.
+    for path in (*sorted(group.rglob("*/"), reverse=True), group):
+        with contextlib.suppress(OSError):
+            path.rmdir()
+    return not group.exists()

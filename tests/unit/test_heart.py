@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from redis import Redis
 
 from qaworker import consumer, heart, runtime
 from qaworker.consumer import Pulse
@@ -80,6 +81,12 @@ def test_a_worker_that_did_its_share_is_replaced(process: Process) -> None:
     assert heart.is_to_be_replaced()
 
 
+def test_a_quiet_worker_is_not_replaced(process: Process) -> None:
+    process.is_to_be_quiet = True
+    process.beat()
+    assert process.signals == []
+
+
 def test_a_worker_obeys_and_says_what_it_does(process: Process) -> None:
     process.is_to_be_quiet = True
     heart.shutdown_asked()
@@ -88,21 +95,59 @@ def test_a_worker_obeys_and_says_what_it_does(process: Process) -> None:
     assert {beat.state for beat in process.beats[1:]} == {"draining"}
 
 
-def stood_still(since: float) -> None:
-    consumer.pulse.ticked_at = time.monotonic() - since
+class Clock:
+    """A clock that the test turns."""
+
+    def __init__(self) -> None:
+        self.now_s = time.monotonic()
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def time(self) -> float:
+        return self.now_s
 
 
-@pytest.mark.parametrize("is_away", [False, True])
-def test_a_loop_that_stands_still_is_a_hang_unless_redis_is_away(
-    process: Process, is_away: bool
+@pytest.mark.parametrize(
+    ("away_s", "is_well"), [(0.0, False), (600.0, True)], ids=["hangs", "broker away"]
+)
+def test_a_loop_that_stands_still_is_a_hang_unless_the_broker_is_away(
+    process: Process, monkeypatch: pytest.MonkeyPatch, away_s: float, is_well: bool
 ) -> None:
-    process.redis_is_away = is_away
-    watched = heart.Heart("worker", process.settings)
-    watched._redis_away_at -= 2 * heart.HUNG_AFTER_S
-    stood_still(2 * heart.HUNG_AFTER_S)
-    assert not watched._is_well()
-    watched._beat()
-    assert watched._is_well() == is_away
+    """The Redis of the heartbeats answers all the while."""
+    clock = Clock()
+    monkeypatch.setattr(heart, "time", clock)
+    back_at = clock.now_s + away_s
+    apart = process.settings.model_copy(update={"broker_url": "unix:///broker.sock"})
+    asked: list[str] = []
+
+    def check_writable(redis: Redis) -> None:
+        asked.append(redis.connection_pool.connection_kwargs["path"])
+        if clock.now_s < back_at:
+            raise StoreUnavailable
+
+    monkeypatch.setattr(heart, "check_writable", check_writable)
+    watched = heart.Heart("worker", apart)
+    were_well = []
+    # Celery connects again up to 30 s after the broker is back.
+    while clock.now_s < back_at + 30 + (0 if is_well else heart.HUNG_AFTER_S):
+        clock.now_s += 5
+        process.engine.answered_at = clock.now_s
+        watched._look_for_the_broker()
+        were_well.append(watched._is_well())
+    assert were_well[-1] == is_well
+    assert all(were_well) == is_well
+    assert set(asked) == {"/broker.sock"}
+
+
+def test_a_loop_that_turns_does_without_a_look_for_the_broker(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(heart, "check_writable", asked.append)
+    monkeypatch.setattr(heartbeats, "BEAT_INTERVAL_S", 5.0)
+    heart.Heart("worker", process.settings)._look_for_the_broker()
+    assert not asked
 
 
 def test_an_engine_that_does_not_answer_is_a_hang(process: Process) -> None:

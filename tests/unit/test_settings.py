@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import errno
 import traceback
 from pathlib import Path
 
 import pytest
 
 from qaworker import heart, settings
-from qaworker.errors import ConfigError
+from qaworker.errors import ConfigError, NotAllowed
 from qaworker.settings import OPENAI_URL, Settings
 
 VALUES: dict[str, tuple[str, str, object]] = {
@@ -39,6 +40,8 @@ VALUES: dict[str, tuple[str, str, object]] = {
 }
 
 WRONG = [
+    ("REDIS_URL", "localhost:6379"),
+    ("CELERY_BROKER_URL", "amqp://localhost"),
     ("QAWORKER_MODEL", ""),
     ("QAWORKER_POOL", "gevent"),
     ("QAWORKER_THREADS", "0"),
@@ -139,6 +142,19 @@ def test_the_environment_goes_before_the_file_of_variables(
     assert (values.model, values.threads) == ("from-the-environment", 7)
 
 
+def test_a_line_that_others_read_differently_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "env"
+    file.write_text("QAWORKER_THREADS=7\nQAWORKER_MODEL=canary # cheap\n", encoding="utf-8")
+    monkeypatch.setenv("QAWORKER_ENV_FILE", str(file))
+    with pytest.raises(ConfigError, match=r"env: line 2: QAWORKER_MODEL: ") as caught:
+        settings.load()
+    assert "canary" not in str(caught.value)
+    values, _ = settings.load_as_far_as_possible()
+    assert values.threads == 7
+
+
 @pytest.mark.parametrize("variable", ["OPENAI_API_KEY_FILE", "QAWORKER_ENV_FILE"])
 def test_a_file_that_is_not_there_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
@@ -147,6 +163,47 @@ def test_a_file_that_is_not_there_is_one_line(
     with pytest.raises(ConfigError, match=rf"{variable}: .*missing: No such file") as caught:
         settings.load()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"), [*WRONG, ("REDIS_URL", "redis://user:[x"), ("OPENAI_API_KEY_FILE", "no")]
+)
+def test_a_wrong_value_leaves_the_others_usable(
+    variable: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QAWORKER_RUNTIME_DIR", "/srv/run")
+    monkeypatch.setenv(variable, text)
+    values, problem = settings.load_as_far_as_possible()
+    assert variable in str(problem)
+    assert values.runtime_dir == Path("/srv/run")
+    assert values.stop_timeout_s == 330
+    assert values.redis_url == Settings.model_fields["redis_url"].default
+
+
+def test_without_its_file_the_environment_is_usable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QAWORKER_ENV_FILE", "/srv/missing")
+    monkeypatch.setenv("QAWORKER_THREADS", "7")
+    values, problem = settings.load_as_far_as_possible()
+    assert "/srv/missing" in str(problem)
+    assert values.threads == 7
+
+
+def test_right_values_are_no_problem() -> None:
+    assert settings.load_as_far_as_possible() == (settings.load(), None)
+
+
+def test_settings_that_are_not_for_this_user_take_rights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    # Root may read every file.
+    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setenv("QAWORKER_ENV_FILE", str(tmp_path))
+    for load in (settings.load, settings.load_as_far_as_possible):
+        with pytest.raises(NotAllowed, match="as root, or as a member of the group qaworker"):
+            load()
 
 
 def test_owners_wait_longer_than_a_worker_takes() -> None:

@@ -85,3 +85,10 @@ def test_without_redis(run: Run, redis_url: str, nowhere: str, variable: str) ->
     ran = run("cancel", "--all", "--yes", **{"REDIS_URL": redis_url, variable: nowhere})
     assert (ran.code, ran.out) == (75, "")
     assert ran.complaint.endswith(f"start it, or correct {variable}")
+
+
+def test_a_directory_that_is_not_there_is_said_before_anything_is_asked(run: Run) -> None:
+    ran = run("cancel", "var/nosuch")
+    assert ran.code == 78
+    assert "var/nosuch" in ran.complaint
+    assert "--yes" not in ran.complaint

@@ -2,12 +2,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
+import pytest
+from redis import Redis
+
+from qaworker import checks
+from qaworker.store import fleet, heartbeats
+from qaworker.store.heartbeats import Beat
 from tests.conftest import StartWorker
 from tests.support.commands import Run
 from tests.support.simulators import SimulatorProcess
 
-CHECKS = ["settings", "redis", "workers", "api", "disk"]
+CHECKS = ["settings", "redis", "workers", "owner", "api", "disk"]
 NOBODY = "http://127.0.0.1:9/v1"
 
 
@@ -20,6 +27,7 @@ def test_each_check_is_one_line_and_one_failure_is_exit_1(run: Run, nowhere: str
         "settings": "OK",
         "redis": "FAILED",
         "workers": "FAILED",
+        "owner": "OK",
         "api": "FAILED",
         "disk": "OK",
     }
@@ -53,7 +61,9 @@ def test_a_queue_of_its_own_is_checked_too(run: Run, redis_url: str, nowhere: st
     assert [line.split(":")[0] for line in lines] == [*CHECKS[:2], "broker", *CHECKS[2:]]
     assert lines[2].startswith("broker: OK: version ")
     ran = run("check", CELERY_BROKER_URL=nowhere, **env)
-    assert ran.out.splitlines()[2].startswith("broker: FAILED: Redis does not answer")
+    broker = ran.out.splitlines()[2]
+    assert broker.startswith("broker: FAILED: Redis does not answer")
+    assert broker.endswith("start it, or correct CELERY_BROKER_URL")
     assert (ran.code, ran.err) == (1, "")
 
 
@@ -62,10 +72,10 @@ def test_the_same_redis_is_checked_once(run: Run, nowhere: str) -> None:
     assert "broker" not in ran.out
 
 
-def test_an_address_of_no_redis_is_a_finding(run: Run) -> None:
+def test_an_address_of_no_redis_is_one_line(run: Run) -> None:
     ran = run("check", REDIS_URL="localhost:6379", OPENAI_BASE_URL=NOBODY)
-    assert "redis: FAILED: " in ran.out
-    assert (ran.code, ran.err) == (1, "")
+    assert (ran.code, ran.out) == (78, "")
+    assert ran.complaint.startswith("qaworker: REDIS_URL: must begin with redis://")
 
 
 def test_a_model_that_the_api_does_not_offer_is_found(
@@ -77,3 +87,42 @@ def test_a_model_that_the_api_does_not_offer_is_found(
     [line] = [line for line in ran.out.splitlines() if line.startswith("api: ")]
     assert line.startswith("api: FAILED: ")
     assert "no-such-model" in line
+
+
+@pytest.mark.parametrize(
+    ("expected", "said", "finding"),
+    [
+        (1, {}, "OK: 1 consume: qa_worker-1@host"),
+        (2, {}, "FAILED: 1 of 2 answer on host: "),
+        (1, {"state": "quiet"}, "FAILED: quiet: qa_worker-1@host: `qaworker drain --resume`"),
+        (1, {"state": "draining"}, "FAILED: all workers are ending"),
+        (1, {"held": "no quota"}, "FAILED: qa_worker-1@host calls nobody for now: no quota"),
+    ],
+)
+def test_workers_that_do_not_consume_are_found(
+    redis_url: str, redis_client: Redis, expected: int, said: dict[str, Any], finding: str
+) -> None:
+    state = {"pid": 1, "pool": "threads", "started_at": 1.0, "calls_in_flight": 0, "chunks_done": 0}
+    heartbeats.beat(redis_client, Beat(name="qa_worker-1@host", **state | said))
+    fleet.expect(redis_client, "host", expected)
+    fleet.expect(redis_client, "stopped", 0)
+    found = checks.finding("workers", lambda: checks._workers(redis_url))
+    assert f"{'OK' if found.is_ok else 'FAILED'}: {found.text}".startswith(finding)
+
+
+def test_all_that_are_quiet_are_named(redis_url: str, redis_client: Redis) -> None:
+    for number in (1, 2):
+        heartbeats.beat(
+            redis_client,
+            Beat(
+                name=f"qa_worker-{number}@host",
+                pid=1,
+                pool="threads",
+                started_at=1.0,
+                state="quiet",
+                calls_in_flight=0,
+                chunks_done=0,
+            ),
+        )
+    found = checks.finding("workers", lambda: checks._workers(redis_url))
+    assert found.text.startswith("quiet: qa_worker-1@host, qa_worker-2@host: ")

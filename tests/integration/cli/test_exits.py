@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import os
+import socket
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
+from qaworker.store import heartbeats
+from qaworker.store.heartbeats import Beat
 from tests.support.commands import Run
 
 KEY = "sk-canary-0123456789"
@@ -41,6 +46,17 @@ def test_without_redis(run: Run, arguments: list[str], nowhere: str) -> None:
     assert ran.complaint.endswith("start it, or correct REDIS_URL")
 
 
+def test_a_second_worker_of_one_name(run: Run, redis_url: str, redis_client: Redis) -> None:
+    name = f"qa_worker-2@{socket.gethostname()}"
+    counts = {"calls_in_flight": 0, "chunks_done": 0}
+    heartbeats.beat(
+        redis_client, Beat(name=name, pid=os.getpid(), pool="threads", started_at=1.0, **counts)
+    )
+    ran = run("worker", "-n", "2", REDIS_URL=redis_url, OPENAI_API_KEY=KEY)
+    assert (ran.code, ran.out) == (75, "")
+    assert ran.complaint.startswith(f"qaworker: {name} runs already, as process {os.getpid()}")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -66,7 +82,7 @@ def test_without_the_redis_of_the_queue(
 def test_with_an_address_that_is_none(run: Run, arguments: list[str]) -> None:
     ran = run(*arguments, REDIS_URL="localhost:6379", OPENAI_API_KEY=KEY)
     assert ran.code == 78
-    assert ran.complaint.endswith("correct REDIS_URL or CELERY_BROKER_URL")
+    assert "REDIS_URL: must begin with redis://" in ran.complaint
 
 
 UNREADABLE = {

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -65,6 +66,17 @@ def test_check_says_whether_a_worker_could_start(run: Run, env: dict[str, str], 
     if code:
         assert "OPENAI_API_KEY is not set" in ran.complaint
         assert ran.out == ""
+
+
+def test_check_warns_of_names_that_mean_nothing(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("QAWORKER_TREADS=8\nQAWORKER_MODEL=m\n", encoding="utf-8")
+    env = {"QAWORKER_ENV_FILE": str(tmp_path / "env"), "QAWORKER_INSTANCE": "/run/qaworker"}
+    ran = run("config", "--check", OPENAI_API_KEY="k", QAWORKER_MODELL="m", **env)
+    assert ran.code == 0
+    assert [line.split()[1] for line in ran.err.splitlines()] == [
+        "QAWORKER_MODELL",
+        "QAWORKER_TREADS",
+    ]
 
 
 def test_a_wrong_value_is_one_line(run: Run) -> None:

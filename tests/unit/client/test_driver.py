@@ -42,6 +42,7 @@ class Workers(OutcomeReader):
         self.space = 1000
         self.is_away = False
         self.cancelled_s = 0.0
+        self.clock: Callable[[], float] = lambda: START_S
         self.held: set[str] = set()
         """Digests that a process is generating."""
         self.marks: dict[str, float] = {}
@@ -76,6 +77,10 @@ class Workers(OutcomeReader):
     def claimed(self, digests: Sequence[str]) -> set[str]:
         self._check()
         return self.held & set(digests)
+
+    def now_s(self) -> float:
+        self._check()
+        return self.clock()
 
     def cancelled_at(self, run_id: str) -> float:  # noqa: ARG002, there is one run
         self._check()
@@ -155,6 +160,7 @@ def driver(ledger: Ledger, workers: Workers, clock: Clock) -> Driver:
 
 
 def make_driver(ledger: Ledger, workers: Workers, clock: Clock, batch_chunks: int = 1) -> Driver:
+    workers.clock = clock
     config = GenerationConfig(batch_chunks=batch_chunks)
     return Driver(ledger, workers, workers, config=config, model="gpt-5-mini", clock=clock)
 

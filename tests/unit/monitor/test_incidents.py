@@ -113,3 +113,8 @@ def test_a_damaged_record_is_an_empty_one(tmp_path: Path, damage: bytes) -> None
 
 def test_there_is_no_record_at_first(tmp_path: Path) -> None:
     assert incidents.read(tmp_path / "record.json") == Record()
+
+
+def test_so_is_one_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "record.json").mkdir()
+    assert incidents.read(tmp_path / "record.json") == Record()

@@ -7,7 +7,7 @@ import pytest
 
 from qaworker.monitor import healing
 from qaworker.monitor.judging import CHECKS, Limits, judge
-from qaworker.status import Status, Worker
+from qaworker.status.picture import Status, Worker
 from qaworker.store.overview import Queue
 
 ALL = frozenset(CHECKS)
@@ -61,6 +61,11 @@ def test_at_the_limits_all_is_well() -> None:
             ["qa_worker-3@here", "2 min", "1 min"],
         ),
         ("expected", {"expected": 3}, ["2 of 3", "here"]),
+        (
+            "quiet",
+            {"workers": [worker(1, state="quiet"), worker(2, state="draining")]},
+            ["qaworker drain --resume"],
+        ),
         ("expected", {"expected_elsewhere": {"there": 4}}, ["0 of 4", "there"]),
     ],
 )
@@ -78,6 +83,10 @@ def test_without_any_living_worker_there_is_an_alarm() -> None:
     assert problem is not None
     assert problem.severity == "critical"
     assert "100" in problem.text
+
+
+def test_one_quiet_worker_is_nobodys_concern() -> None:
+    assert found(replace(WELL, workers=[worker(1), worker(2, state="quiet")])) == {}
 
 
 def test_a_living_worker_on_another_host_is_one() -> None:
@@ -144,3 +153,7 @@ def test_three_starts_an_hour_are_enough() -> None:
     assert problem is not None
     assert problem.severity == "critical"
     assert healing.exhausted(healing.recent(starts, 3600.0)) is None
+
+
+def test_a_clock_that_was_set_back_does_not_forbid_starts() -> None:
+    assert healing.recent([3599.0, 7200.0, 7300.0, 7400.0], 3600.0) == [3599.0]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
 from qaworker.owners.listener import SILENT_S, Listener, Signs
+from qaworker.owners.supervisor_rpc import Program, Remote
 
 TICK_S = 5.0
 
@@ -77,3 +79,31 @@ def test_nothing_but_the_protocol_is_said_and_an_obstacle_is_logged_once(
     assert answers.getvalue() == "READY\nRESULT 2\nOKREADY\nRESULT 2\nOKREADY\n"
     assert [event["event"] for event in logged] == ["workers_not_watched"]
     assert capsys.readouterr().out == ""
+
+
+class Calls(Remote):
+    """A supervisord that has these programs, and remembers what it is told."""
+
+    def __init__(self, *programs: Program) -> None:
+        self.listed = list(programs)
+        self.told: list[tuple[str, ...]] = []
+
+    def call(self, method: str, *arguments: str | bool) -> None:
+        self.told.append((method, str(arguments[0])))
+
+
+@pytest.mark.parametrize(("exit_code", "is_tried"), [(0, True), (78, False)])
+def test_what_failed_is_tried_again_once_the_settings_are_valid(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, exit_code: int, is_tried: bool
+) -> None:
+    program = tmp_path / "qaworker"
+    program.write_text(f'#!/bin/sh\n[ "$*" = "config --check" ] && exit {exit_code}\n', "utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    failed = Program("qa_worker-1", 1, 0, "FATAL", 0, False, 60, "no such program")
+    # That a setting is wrong it has said itself, by its exit code: starting would not correct it.
+    wrong = Program("qa_worker-2", 2, 0, "EXITED", 78, False, 60, "")
+    supervisord = Calls(failed, wrong)
+    Listener()._retry_failed(supervisord.listed, supervisord, 1000.0)
+    tried = [("startProcess", "qa_worker-1:qa_worker-1")]
+    assert supervisord.told == (tried if is_tried else [])

@@ -1,4 +1,4 @@
-"""What is running: Redis, the queues and the workers, gathered in under a second.
+"""Gathers what is running in under a second.
 
 Nothing is broadcast: what a worker said with its last heartbeat stands in Redis, and what its owner
 says of it is asked here. Neither waits for a worker that hangs.
@@ -6,19 +6,19 @@ says of it is asked here. Neither waits for a worker that hangs.
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from gettext import gettext as _
-from typing import Final, Literal
+from typing import Final
 
-from qaworker.errors import OwnerError, StoreUnavailable
-from qaworker.owners import choosing
+from qaworker.errors import ConfigError, OwnerError, StoreUnavailable
+from qaworker.owners import choosing, memory, processes
 from qaworker.owners.owner import Owned, Owner
 from qaworker.settings import Settings
+from qaworker.status.picture import Status, Worker
 from qaworker.store import fleet, heartbeats, overview
 from qaworker.store.connections import connect
 from qaworker.store.heartbeats import Beat, Seen
@@ -26,107 +26,6 @@ from qaworker.store.overview import Queue
 
 REDIS_TIMEOUT_S: Final = 0.3
 LOG_LINES: Final = 5
-
-State = Literal["running", "degraded", "stopped", "unknown"]
-
-
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """A worker process, as its owner and its last heartbeat tell."""
-
-    name: str
-    host: str
-    number: int
-    pid: int
-    """0 while there is none."""
-    owner: str
-    state: str
-    """``consuming``, ``quiet`` or ``draining`` as it says itself, ``silent`` when its heartbeat is
-    overdue, ``gone`` when its process is not there any more either; else what its owner says:
-    ``running``, ``starting``, ``stopping``, ``stopped`` or ``failed``."""
-    uptime_s: float | None = None
-    """None, like the next two, for one that has not beaten yet."""
-    memory_mib: float | None = None
-    heartbeat_age_s: float | None = None
-    tasks: int = 0
-    oldest_task_s: float = 0.0
-    calls_in_flight: int = 0
-    tasks_done: int = 0
-    chunks_done: int = 0
-    log_level: str = ""
-    held: str = ""
-    """Why it calls nobody, while its account is broken."""
-    exit_code: int | None = None
-    """How it failed, where its owner knows; negative for the signal that ended it."""
-
-    @property
-    def is_living(self) -> bool:
-        """Whether it beats."""
-        return self.state in {"consuming", "quiet", "draining"}
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What is running on this host, and what is known of the others."""
-
-    host: str
-    owner: str | None
-    """Who owns this host's workers; None while nobody does."""
-    expected: int
-    """How many workers are to run here."""
-    recorded: int | None
-    """What the last start or stop here left in Redis; None while that is not known."""
-    workers: Sequence[Worker]
-    elsewhere: Sequence[Worker] = ()
-    expected_elsewhere: dict[str, int] = field(default_factory=dict)
-    queues: Sequence[Queue] = ()
-    latency_ms: float | None = None
-    """None while Redis is away."""
-    redis_error: str = ""
-    owner_error: str = ""
-    """Why the owner does not say what it runs."""
-    log_lines: Sequence[str] = ()
-
-    @property
-    def consuming(self) -> int:
-        """Workers of this host that take messages."""
-        return sum(worker.state == "consuming" for worker in self.workers)
-
-    @property
-    def state(self) -> State:
-        """What it amounts to, in one word."""
-        if self.owner_error:
-            return "unknown"
-        if not (self.expected or any(worker.pid for worker in self.workers)):
-            return "stopped"
-        is_whole = self.consuming >= max(1, self.expected) and not self.redis_error
-        return "running" if is_whole else "degraded"
-
-    @property
-    def everyone(self) -> list[Worker]:
-        """The workers of all hosts."""
-        return [*self.workers, *self.elsewhere]
-
-    @property
-    def expected_by_host(self) -> dict[str, int]:
-        """How many workers are to run, by host, where somebody said so; 0 where they are stopped."""
-        is_known = self.expected or self.recorded is not None
-        return self.expected_elsewhere | ({self.host: self.expected} if is_known else {})
-
-    @property
-    def length(self) -> int:
-        """Messages that wait, in all queues."""
-        return sum(queue.ready for queue in self.queues)
-
-    @property
-    def tasks(self) -> int:
-        """Tasks under way on this host."""
-        return sum(worker.tasks for worker in self.workers)
-
-    @property
-    def oldest_task_s(self) -> float:
-        """For how long the oldest of them is under way."""
-        return max((worker.oldest_task_s for worker in self.workers), default=0.0)
 
 
 def gather(
@@ -140,6 +39,8 @@ def gather(
     host = socket.gethostname()
     expected = dict(said.expected)
     recorded = expected.pop(host, None)
+    if memory.recall(settings.runtime_dir).is_stop_untold:
+        recorded = 0
     here = [seen for seen in said.seen if seen.beat.host == host]
     # The files of the last resort are gone after a boot; the others know what they are to run.
     forgotten = recorded or 0 if owns.name in {None, "pid"} else 0
@@ -166,7 +67,9 @@ def everywhere(settings: Settings) -> list[Worker]:
         StoreUnavailable: Redis does not answer.
     """
     with connect(settings.redis_url, timeout_s=REDIS_TIMEOUT_S) as redis:
-        return [_beating(seen) for seen in heartbeats.seen(redis)]
+        workers = [_beating(seen) for seen in heartbeats.seen(redis)]
+    host = socket.gethostname()
+    return [_here(worker) if worker.host == host else worker for worker in workers]
 
 
 @dataclass(slots=True)
@@ -195,6 +98,8 @@ def _ask_redis(settings: Settings) -> _Said:
         said.error = _("{error}: start it, or correct {variable}").format(
             error=str(error.__cause__).rstrip("."), variable=variable
         )
+    except ConfigError as error:
+        said.error = str(error)
     return said
 
 
@@ -217,10 +122,18 @@ def _ask_owner(settings: Settings, find_owner: Callable[[Settings], Owner | None
             owns.name = owner.name
             owns.expected = owner.expected()
             owns.owned = owner.owned()
-            owns.log_lines = owner.log_lines(LOG_LINES)
+            owns.log_lines = _log_lines(owner)
     except OwnerError as error:
         owns.error = str(error)
     return owns
+
+
+def _log_lines(owner: Owner) -> list[str]:
+    try:
+        return owner.log_lines(LOG_LINES)
+    except OwnerError as error:
+        # Not everybody may read the log; what runs is known all the same.
+        return [str(error)]
 
 
 def _workers(owns: _Owns, seen: Sequence[Seen], host: str) -> list[Worker]:
@@ -230,7 +143,8 @@ def _workers(owns: _Owns, seen: Sequence[Seen], host: str) -> list[Worker]:
     for owned in owns.owned:
         one = by_number.pop(owned.number, None)
         if one is not None and one.beat.pid == owned.pid:
-            workers.append(_beating(one))
+            # It is its owner's, whatever mark it has.
+            workers.append(replace(_beating(one), owner=owns.name or "none"))
         else:  # what a predecessor said is of no interest
             workers.append(
                 Worker(
@@ -243,24 +157,13 @@ def _workers(owns: _Owns, seen: Sequence[Seen], host: str) -> list[Worker]:
                     exit_code=owned.exit_code if owned.state == "failed" else None,
                 )
             )
-    workers += [_without_owner(_beating(one)) for one in by_number.values()]
+    workers += [_here(_beating(one)) for one in by_number.values()]
     return sorted(workers, key=lambda worker: worker.number)
 
 
-def _without_owner(worker: Worker) -> Worker:
-    if worker.state != "silent" or _is_there(worker.pid):
-        return worker
-    return replace(worker, state="gone", pid=0)
-
-
-def _is_there(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+def _here(worker: Worker) -> Worker:
+    """A worker of this host, where it is known whether a process is there."""
+    return worker if processes.exists(worker.pid) else replace(worker, state="gone", pid=0)
 
 
 def _beating(seen: Seen) -> Worker:
@@ -272,7 +175,7 @@ def _beating(seen: Seen) -> Worker:
         pid=beat.pid,
         owner=beat.owner,
         state=beat.state if seen.is_living else "silent",
-        uptime_s=max(0.0, time.time() - beat.started_at),
+        uptime_s=None if beat.started_at is None else max(0.0, time.time() - beat.started_at),
         memory_mib=beat.memory_mib,
         heartbeat_age_s=seen.age_s,
         tasks=beat.tasks,
@@ -283,13 +186,3 @@ def _beating(seen: Seen) -> Worker:
         log_level=beat.log_level,
         held=beat.held,
     )
-
-
-def spoken(seconds: float) -> str:
-    """A span in the two largest of its units: ``34 s``, ``12 min``, ``3 h 20 min``, ``2 d 4 h``."""
-    minutes, hours, days = (int(seconds // unit) for unit in (60, 3600, 86400))
-    if days:
-        return f"{days} d {hours % 24} h"
-    if hours:
-        return f"{hours} h {minutes % 60} min"
-    return f"{minutes} min" if minutes else f"{int(seconds)} s"
