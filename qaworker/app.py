@@ -144,13 +144,18 @@ class Unreadable(Exception):
         self.raw = raw
 
 
+def _queue_of(place: bytes | str) -> str:
+    """The queue that a list belongs to: there is one for each priority."""
+    return bytes_to_str(place).partition(kombu_redis.Channel.sep)[0]
+
+
 class Client(kombu_redis.PrefixedStrictRedis):  # type: ignore[misc]  # kombu has no types
     """Kombu's client, which looks at a message before kombu and Celery trust it."""
 
     def parse_response(self, connection: Any, command_name: str, **options: Any) -> Any:
         """What Redis answers; raises Unreadable for a message that is none."""
         answer = super().parse_response(connection, command_name, **options)
-        if command_name == "BRPOP" and answer:
+        if command_name == "BRPOP" and answer and _queue_of(answer[0]) in keys.QUEUES:
             place, raw = answer
             try:
                 quarantine.check(raw, app.tasks)
@@ -187,7 +192,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
     def _put_aside(self, unreadable: Unreadable) -> None:
         place, raw = unreadable.place, unreadable.raw
         try:
-            quarantine.put_aside(raw, place.partition(self.sep)[0], str(unreadable.__cause__))
+            quarantine.put_aside(raw, _queue_of(place), str(unreadable.__cause__))
         except StoreUnavailable as error:
             with self.conn_or_acquire() as client:
                 client.rpush(place, raw)

@@ -137,8 +137,11 @@ def _generate(
             raise
         if batch.config.base_url != base_url:
             log.warning("other_api", wanted=batch.config.base_url, answers=base_url)
-        if (task.request.headers or {}).get(BUDGET_HEADER):
-            batch = replace(batch, is_budgeted=True)
+        batch = replace(
+            batch,
+            is_budgeted=bool((task.request.headers or {}).get(BUDGET_HEADER)),
+            queue=(task.request.delivery_info or {}).get("routing_key") or "",
+        )
         outcomes = running.engine.submit(batch).result()
         unfinished = len(set(batch.digests) - outcomes.keys())
         if unfinished and running.engine.is_held(run_id):

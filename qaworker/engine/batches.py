@@ -26,6 +26,8 @@ class Batch:
     task_id: str = ""
     is_budgeted: bool = False
     """Whether its run has a budget."""
+    queue: str = ""
+    """Where its task was read; empty for a batch that no worker took from one."""
 
     def by_digest(self) -> dict[str, Chunk]:
         """One chunk for each distinct digest, in order."""

@@ -30,6 +30,7 @@ from qaworker.errors import CallError, HaltError, StoreUnavailable
 from qaworker.llm.generator import Answer
 from qaworker.llm.prices import Price
 from qaworker.models import Chunk, Outcome
+from qaworker.store.dead_letters import DeadLetter, letter_of
 from qaworker.store.outcomes import Claims, Notice, OutcomeStore, Spent, settles
 
 log = logs.get(__name__)
@@ -308,16 +309,19 @@ class Engine:
             outcomes[0] = outcomes[0].model_copy(update=cost)
         carried = shares(alone, prompt, is_charged=bool(outcomes))
         work.spent |= carried
-        outcomes = await self._write(work, outcomes)
+        outcomes = await self._write(work, prompt, outcomes)
         for digest, share in carried.items():
             outcomes += await self._ask(work, {digest: chunks[digest]}, share)
         return outcomes
 
-    async def _write(self, work: _Work, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Store outcomes as this run's; returns them as they are stored."""
+    async def _write(
+        self, work: _Work, prompt: Prompt, outcomes: Sequence[Outcome]
+    ) -> list[Outcome]:
+        """Store the outcomes of a prompt as this run's; returns them as they are stored."""
         run_id = work.batch.run_id
         stamped = [outcome.model_copy(update={"run_id": run_id}) for outcome in outcomes]
-        await self.recorder.record(*[Notice(o.digest, run_id, o) for o in stamped])
+        notices = [Notice(o.digest, run_id, o, _letter(work.batch, prompt, o)) for o in stamped]
+        await self.recorder.record(*notices)
         for outcome in stamped:
             self.promises.keep(outcome)
         self.chunks_done += len(stamped)
@@ -328,6 +332,16 @@ def _dead(digest: str, error: CallError) -> Outcome:
     detail = logs.redact(str(error))[:LONGEST_DETAIL]
     log.warning("chunk_dead", digest=digest, reason=error.reason, error=detail)
     return Outcome(digest=digest, kind="dead", reason=error.reason, detail=detail)
+
+
+def _letter(batch: Batch, prompt: Prompt, outcome: Outcome) -> DeadLetter | None:
+    """The dead letter of an outcome; a chunk that dies was asked alone."""
+    if outcome.kind != "dead":
+        return None
+    (chunk,) = prompt.chunks
+    return letter_of(
+        outcome, chunk, batch.config, batch.model, queue=batch.queue, attempts=prompt.attempts
+    )
 
 
 def _outcomes(digests: Sequence[str], answer: Answer) -> list[Outcome | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TypeVar
 
 import pytest
@@ -314,6 +315,21 @@ def test_a_dead_chunk_counts_every_call_and_hides_keys(redis: FakeRedis) -> None
     assert totals(outcomes) == (4, sum([USAGE] * 4, Usage()))
     assert "canary" not in outcome.detail
     assert len(outcome.detail) == 300
+
+
+def test_a_dead_chunk_leaves_a_letter_and_no_other_does(redis: FakeRedis) -> None:
+    generator = FakeGenerator(
+        lambda call: ProviderUnavailable("500") if call.ids == ["ja-1"] else answer(call.chunks)
+    )
+    made = replace(batch(chunk(0), chunk(1, "ja")), queue="low_priority")
+    with_engine(lambda engine: engine.process(made), generator, redis)
+    written = {notice.digest: notice for write in redis.writes for notice in write}
+    assert written[made.digests[0]].letter is None
+    letter = written[made.digests[1]].letter
+    assert letter is not None
+    assert (letter.digest, letter.run_id, letter.reason) == (made.digests[1], "run", "unavailable")
+    assert (letter.chunk, letter.config, letter.model) == (chunk(1, "ja"), made.config, made.model)
+    assert (letter.queue, letter.calls, letter.attempts) == ("low_priority", 4, 4)
 
 
 def test_never_more_calls_than_slots_over_all_batches(redis: FakeRedis) -> None:
