@@ -146,7 +146,8 @@ class Unreadable(Exception):
 
 def _queue_of(place: bytes | str) -> str:
     """The queue that a list belongs to: there is one for each priority."""
-    return bytes_to_str(place).partition(kombu_redis.Channel.sep)[0]
+    queue: str = bytes_to_str(place).partition(kombu_redis.Channel.sep)[0]
+    return queue
 
 
 class Client(kombu_redis.PrefixedStrictRedis):  # type: ignore[misc]  # kombu has no types
