@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from qaworker.owners.lock import LOCK_NAME
 from qaworker.owners.processes import MARKER, Process
 from qaworker.store import fleet, heartbeats
 from tests.acceptance.operator import Operator
@@ -236,6 +237,19 @@ def test_redis_away_is_said_before_anything_is_started(site: Site, operate: Oper
         assert "sudo systemctl start redis-server" in refused.complaint
         assert "brew services start redis" in refused.complaint
     assert not operator.processes()
+
+
+def test_of_two_starts_at_once_one_is_told_to_wait(site: Site, operate: Operate) -> None:
+    site.simulate()
+    operator = operate()
+    first = operator.begin("start", "-w", "1")
+    lock = operator.runtime_dir / LOCK_NAME
+    wait_until(lambda: lock.exists() and lock.read_text(encoding="utf-8"), 20, "the first one")
+    second = operator.run("start", "-w", "3")
+    assert (second.code, second.out) == (75, "")
+    assert f"another command is at work here (start, process {first.pid})" in second.complaint
+    assert first.wait_exit(60) == 0, first.output
+    assert set(operator.pids()) == {1}
 
 
 def test_a_stop_needs_no_redis(site: Site, operate: Operate) -> None:

@@ -7,10 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tests.support.waiting import wait_until
 
@@ -29,6 +29,18 @@ def child_environment(home: Path, **more: str) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         **more,
     }
+
+
+@contextlib.contextmanager
+def begun(arguments: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A child whose environment can be read, which for a moment after its start is empty."""
+    with subprocess.Popen(arguments, **options) as child:
+        try:
+            environment = Path(f"/proc/{child.pid}/environ")
+            wait_until(environment.read_bytes, 10, "the child's environment")
+            yield child
+        finally:
+            child.kill()
 
 
 class Process:

@@ -14,6 +14,7 @@ import pytest
 
 from qaworker.owners import processes
 from qaworker.owners.processes import MARKER, Process
+from tests.support.processes import begun
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(not processes.is_supported(), reason="it is a feature of Linux")
@@ -23,9 +24,8 @@ pytestmark = pytest.mark.skipif(not processes.is_supported(), reason="it is a fe
 def child(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process that carries the mark of the installation in tmp_path."""
     env = {MARKER: str(tmp_path), "PATH": os.environ["PATH"]}
-    with subprocess.Popen(["sleep", "300"], env=env) as started:
+    with begun(["sleep", "300"], env=env) as started:
         yield started
-        started.kill()
 
 
 def of(child: subprocess.Popen[bytes]) -> Process:

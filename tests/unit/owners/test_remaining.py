@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from qaworker.errors import NotAllowed
 from qaworker.owners import processes, remaining
 from qaworker.owners.processes import MARKER, Process
 from qaworker.store.heartbeats import Beat
+from tests.support.processes import begun
 
 pytestmark = pytest.mark.skipif(not processes.is_supported(), reason="it is a feature of Linux")
 
@@ -39,9 +39,8 @@ def said_of(pid: int, runtime_dir: Path) -> str:
 )
 def test_the_mark_of_its_process_tells(tmp_path: Path, mark: str | None, words: str) -> None:
     env = {MARKER: mark.replace("HERE", str(tmp_path))} if mark else {"PATH": os.environ["PATH"]}
-    with subprocess.Popen(["sleep", "300"], env=env) as worker:
+    with begun(["sleep", "300"], env=env) as worker:
         assert words in said_of(worker.pid, tmp_path)
-        worker.kill()
 
 
 def test_another_users_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from qaworker.owners import processes, supervisor_setup
 from qaworker.owners.processes import MARKER
 from qaworker.owners.supervisor_rpc import NotThere, Program, Remote
 from qaworker.owners.supervisord import Supervisord, kill
+from tests.support.processes import begun
 from tests.support.waiting import wait_until
 
 
@@ -80,9 +81,8 @@ def test_a_number_that_is_not_surely_its_own_is_not_recommended(
 
 def test_how_to_end_one_that_hangs_is_said(tmp_path: Path) -> None:
     command = ["sh", "-c", "sleep 300; true", "supervisord"]
-    with subprocess.Popen(
-        command, env=os.environ | {"QAWORKER_RUNTIME_DIR": str(tmp_path)}, start_new_session=True
-    ) as it:
+    env = os.environ | {"QAWORKER_RUNTIME_DIR": str(tmp_path)}
+    with begun(command, env=env, start_new_session=True) as it:
         (tmp_path / "supervisord.pid").write_text(f"{it.pid}\n")
         assert hung_says(tmp_path).endswith(f"see its log, or kill -KILL {it.pid}")
         os.killpg(it.pid, signal.SIGKILL)
@@ -137,7 +137,7 @@ class Told(Remote):
         self.calls.append((method, *arguments))
 
 
-@pytest.mark.parametrize(("mark", "is_killed"), [("HERE", True), ("/other", False)])
+@pytest.mark.parametrize(("mark", "is_killed"), [("HERE", True), ("HERE/other", False)])
 def test_only_children_with_the_mark_are_killed(tmp_path: Path, mark: str, is_killed: bool) -> None:
     """The number of the main process may be another's by now."""
     remote = Told()

@@ -39,6 +39,7 @@ def test_who_holds_the_lock_is_killed_and_its_workers_are_left_to_their_owner(
     command = [sys.executable, "-c", RESTART, str(tmp_path), MARKER]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE) as restart:
         assert restart.stdout
+        wait_until(lambda: processes.marked(tmp_path), 10, "the worker's mark")
         supervisord, worker = (
             Process.of(int(pid)) for pid in restart.stdout.readline().decode().split()
         )
