@@ -160,6 +160,8 @@ class Heart(threading.Thread):
             oldest_task_s=round(holdings.oldest_s, 1),
             tasks_done=holdings.finished,
             calls_in_flight=engine.calls_in_flight if engine else 0,
+            calls_waiting=engine.calls_waiting if engine else 0,
+            oldest_wait_s=round(engine.oldest_wait_s, 1) if engine else 0.0,
             chunks_done=engine.chunks_done if engine else 0,
             held=str(engine.halted_by or "") if engine else "",
         )

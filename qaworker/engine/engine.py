@@ -131,6 +131,16 @@ class Engine:
         return self._ladder.calls_in_flight
 
     @property
+    def calls_waiting(self) -> int:
+        """Calls that wait for the limiter or for a free slot; any thread may ask."""
+        return self._turnstile.waiting
+
+    @property
+    def oldest_wait_s(self) -> float:
+        """For how long the one that waits longest has waited; any thread may ask."""
+        return self._turnstile.oldest_wait_s
+
+    @property
     def halted_by(self) -> HaltError | None:
         """Why nobody calls, or nobody a model, while the account or the model cannot be used."""
         return self._gates.halted_by

@@ -152,6 +152,12 @@ class Line:
         self._settled.set()
 
     @property
+    def oldest_wait_s(self) -> float:
+        """For how long the first of those who wait has waited: 0 when nobody waits; for any thread."""
+        waiting = tuple(self.waiting)
+        return self._clock() - waiting[0].since_s if waiting else 0.0
+
+    @property
     def wait_estimate_s(self) -> float:
         """What a newcomer would wait for the limiter: 0 while nobody is refused; for any thread."""
         pace = self._pace

@@ -69,6 +69,16 @@ class EngineThread:
         return self._engine.calls_in_flight
 
     @property
+    def calls_waiting(self) -> int:
+        """See :attr:`Engine.calls_waiting`."""
+        return self._engine.calls_waiting
+
+    @property
+    def oldest_wait_s(self) -> float:
+        """See :attr:`Engine.oldest_wait_s`."""
+        return self._engine.oldest_wait_s
+
+    @property
     def chunks_done(self) -> int:
         """Outcomes this process has written."""
         return self._engine.chunks_done

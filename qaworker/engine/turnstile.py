@@ -54,12 +54,9 @@ class Turnstile:
         return sum(len(line.waiting) for line in tuple(self._lines.values()))
 
     @property
-    def waits_since_s(self) -> float | None:
-        """When the one that waits longest came, by the loop's clock; None when nobody waits."""
-        since_s = (
-            next(iter(line.waiting)).since_s for line in self._lines.values() if line.waiting
-        )
-        return min(since_s, default=None)
+    def oldest_wait_s(self) -> float:
+        """For how long the one that waits longest has waited: 0 when nobody waits; likewise."""
+        return max((line.oldest_wait_s for line in tuple(self._lines.values())), default=0.0)
 
     @property
     def longest_wait_s(self) -> float:

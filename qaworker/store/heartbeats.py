@@ -51,6 +51,9 @@ class Beat(BaseModel):
     oldest_task_s: float = 0.0
     tasks_done: int = 0
     calls_in_flight: int = 0
+    calls_waiting: int = 0
+    """For the limiter, or for a free slot."""
+    oldest_wait_s: float = 0.0
     chunks_done: int = 0
     held: str = ""
     """Why it calls nobody, while its account is broken."""

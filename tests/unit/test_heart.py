@@ -31,6 +31,8 @@ class Process:
         self.settings = Settings(redis_url=f"unix://{directory}/no.sock", max_chunks=10)
         self.engine = SimpleNamespace(
             calls_in_flight=1,
+            calls_waiting=3,
+            oldest_wait_s=12.34,
             chunks_done=10,
             halted_by=None,
             answered_at=time.monotonic(),
@@ -93,6 +95,7 @@ def test_a_worker_obeys_and_says_what_it_does(process: Process) -> None:
     process.beat()
     assert consumer.pulse.is_to_be_quiet
     assert {beat.state for beat in process.beats[1:]} == {"draining"}
+    assert (process.beats[-1].calls_waiting, process.beats[-1].oldest_wait_s) == (3, 12.3)
 
 
 class Clock:

@@ -410,18 +410,18 @@ def test_a_defect_while_settling_does_not_end_settling() -> None:
     assert len({one.reservation for one in limiter.settled}) == 2
 
 
-def test_tells_how_many_wait_and_since_when() -> None:
+def test_tells_how_many_wait_and_for_how_long() -> None:
     async def scenario(hall: Hall) -> None:
         turnstile = hall.turnstile
-        assert (turnstile.waiting, turnstile.waits_since_s) == (0, None)
+        assert (turnstile.waiting, turnstile.oldest_wait_s) == (0, 0)
         await asyncio.sleep(5)
         waiting = asyncio.create_task(hall.calls("abc", tokens=10))
         await asyncio.sleep(2)
         another = asyncio.create_task(hall.call("x", model="another", tokens=10))
         await asyncio.sleep(1)
-        assert (turnstile.waiting, turnstile.waits_since_s) == (2, 5)
+        assert (turnstile.waiting, turnstile.oldest_wait_s) == (2, 3)
         await asyncio.gather(waiting, another)
-        assert (turnstile.waiting, turnstile.waits_since_s) == (0, None)
+        assert (turnstile.waiting, turnstile.oldest_wait_s) == (0, 0)
 
     play(scenario, FakeLimiter({MODEL: 1}))
 
