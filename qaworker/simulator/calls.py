@@ -77,7 +77,7 @@ class Calls:
             raise no_such_model(call.model)
         reserved = call.prompt_tokens + (call.cap or 0)
         gate.admit(reserved)
-        draw = self._draws.next(call.prompt)
+        draw = self._draws.next(call.opening)
         fault = self._faults.pick(draw.fault)
         if fault:
             self.stats.faults[fault] += 1

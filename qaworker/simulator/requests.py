@@ -20,6 +20,8 @@ class CompletionRequest:
     model: str
     prompt: str
     """The user's messages, joined by a line break."""
+    opening: str
+    """The first of them: what all attempts at a prompt have in common."""
     prompt_tokens: int
     cap: int | None
     """``max_completion_tokens``."""
@@ -45,9 +47,11 @@ def parse(body: bytes) -> CompletionRequest:
         raise invalid(message, "max_completion_tokens")
     _check_options(model, request)
     texts = _texts(request.get("messages"))
+    said = [text for role, text in texts if role == "user"]
     return CompletionRequest(
         model=model,
-        prompt="\n".join(text for role, text in texts if role == "user"),
+        prompt="\n".join(said),
+        opening=said[0] if said else "",
         prompt_tokens=sum(count_tokens(text) for _, text in texts),
         cap=cap,
         wants_chunk_id="chunk_id" in _pair_properties(request.get("response_format")),

@@ -231,6 +231,23 @@ def test_faults_fall_on_the_same_prompts_in_any_order() -> None:
     assert set(forward.values()) == {200, 429, 500}
 
 
+def test_a_conversation_that_goes_on_is_another_attempt_at_its_prompt() -> None:
+    texts = [f"Text number {number} is here." for number in range(40)]
+    repair = {"role": "user", "content": "Answer again, please."}
+
+    async def second_statuses(client: Client, *more: object) -> list[int]:
+        statuses = []
+        for text in texts:
+            asked = {"role": "user", "content": f'<chunk pairs="2">\n{text}\n</chunk>'}
+            await client.chat(text)
+            statuses.append((await client.chat(text, messages=[asked, *more]))[0])
+        return statuses
+
+    options = {"faults": FaultRates.of({"500": 0.5}), "seed": 5}
+    again = run(second_statuses, **options)
+    assert run(lambda client: second_statuses(client, repair), **options) == again
+
+
 def test_a_client_that_leaves_was_charged() -> None:
     async def scenario(client: Client) -> Any:
         call = asyncio.ensure_future(client.chat(TEXTS["ja"]))
