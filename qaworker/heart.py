@@ -19,6 +19,7 @@ from qaworker import logs, runtime
 from qaworker.consumer import pulse
 from qaworker.errors import StoreUnavailable
 from qaworker.holdings import holdings
+from qaworker.llm import addresses
 from qaworker.notify import VARIABLE as NOTIFY_SOCKET
 from qaworker.notify import notify
 from qaworker.settings import Settings
@@ -70,6 +71,8 @@ class Heart(threading.Thread):
         self._settings = settings
         self._redis = connect(settings.redis_url, timeout_s=REDIS_TIMEOUT_S)
         self._started_at = time.time()
+        key = settings.openai_api_key.get_secret_value()
+        self._account = addresses.account(settings.openai_base_url, key)
         self._broker = connect(settings.broker_url or settings.redis_url, timeout_s=REDIS_TIMEOUT_S)
         self._broker_away_at = time.monotonic()
         self._ending = threading.Event()
@@ -150,6 +153,7 @@ class Heart(threading.Thread):
             name=self._worker,
             pid=os.getpid(),
             owner=owner(),
+            account=self._account,
             pool=self._settings.pool,
             version=version("qaworker"),
             started_at=self._started_at,

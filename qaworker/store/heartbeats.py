@@ -38,6 +38,8 @@ class Beat(BaseModel):
     pid: int
     owner: str = "none"
     """``systemd``, ``supervisor``, ``pid`` or ``none``."""
+    account: str = ""
+    """Whose calls it makes; see :func:`qaworker.llm.addresses.account`."""
     pool: str = ""
     version: str = ""
     started_at: float | None = None

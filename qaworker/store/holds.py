@@ -108,6 +108,16 @@ class Hold(BaseModel):
         """Whether only an operator releases it."""
         return self.by == OPERATOR
 
+    @property
+    def kind(self) -> str:
+        """``account``, ``model`` or ``run``."""
+        return self.scope.partition(":")[0].partition("@")[0]
+
+    @property
+    def account(self) -> str:
+        """Whose calls it holds; empty where it is a run's."""
+        return "" if self.kind == "run" else self.scope.rpartition("@")[2]
+
 
 def account_scope(account: str) -> str:
     """All calls of one account; see :func:`qaworker.llm.addresses.account`."""
