@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from qaworker import logs
+from qaworker.engine import background
 from qaworker.engine.batches import Batch
 from qaworker.engine.gate import Gates
 from qaworker.engine.held_runs import HeldRuns
@@ -379,17 +380,15 @@ async def running(
         engine = Engine(generator, store, turnstile, shared, limits)
         # What others hold is known before the first call.
         await engine.holding.look()
-        background = (
+        loops = (
             engine.promises.hold(),
             engine.recorder.run(),
             engine.holding.run(),
             engine.purse.run(),
         )
-        tasks = [asyncio.create_task(work) for work in background]
+        tasks = [asyncio.create_task(loop) for loop in loops]
         try:
             yield engine
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await background.end(tasks)
             await engine.purse.close()

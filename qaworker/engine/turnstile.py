@@ -11,12 +11,11 @@ from types import TracebackType
 from typing import Self
 
 from qaworker import logs
+from qaworker.engine import background
 from qaworker.engine.line import Line, Passage, RateLimiter
 from qaworker.errors import Reported, StoreUnavailable
 
 log = logs.get(__name__)
-
-CANCEL_AGAIN_S = 0.1
 
 
 class Turnstile:
@@ -97,9 +96,4 @@ class Turnstile:
         trace: TracebackType | None,
     ) -> None:
         """End; what was not settled within the last moments stays charged in full."""
-        ending = set(self._tasks)
-        while ending:
-            for task in ending:
-                task.cancel()
-            # Now and then wait_for of Python 3.11 loses a cancellation, and redis calls it.
-            _, ending = await asyncio.wait(ending, timeout=CANCEL_AGAIN_S)
+        await background.end(self._tasks)

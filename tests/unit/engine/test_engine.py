@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -679,6 +679,21 @@ def test_claims_are_renewed_also_after_a_defect_in_one_renewal(redis: FakeRedis)
 
     generator = FakeGenerator(latency_s=lambda _: 95)
     assert with_engine(scenario, generator, redis, store=Faulty) > 90
+
+
+def test_ends_although_a_cancellation_gets_lost(redis: FakeRedis) -> None:
+    class Deaf(FakeStore):
+        async def renew(self, digests: Sequence[str]) -> None:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(CLAIM_S)
+            await super().renew(digests)
+
+    async def scenario() -> float:
+        async with running(FakeGenerator(), Deaf(redis), shared(), LIMITS):
+            await asyncio.sleep(CLAIM_S / 4 + 1)
+        return now_s()
+
+    assert run(scenario()) < CLAIM_S / 4 + 2
 
 
 def test_chunks_done_counts_what_this_process_wrote(redis: FakeRedis) -> None:
