@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby, islice
 
-from qaworker.engine.ladder import ATTEMPTS, Prompt
+from qaworker.engine.ladder import ATTEMPTS
+from qaworker.engine.prompt import Prompt
 from qaworker.models import Chunk
 from qaworker.store.outcomes import Spent
 

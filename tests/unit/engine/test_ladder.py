@@ -6,7 +6,8 @@ from itertools import pairwise
 import pytest
 
 from qaworker.engine.gate import Gates
-from qaworker.engine.ladder import BACKOFF_S, HandedBack, Ladder, Prompt
+from qaworker.engine.ladder import BACKOFF_S, Ladder
+from qaworker.engine.prompt import HandedBack, Prompt
 from qaworker.engine.turnstile import Turnstile
 from qaworker.errors import (
     AnswerInvalid,
