@@ -37,6 +37,11 @@ def claim(digest: str) -> str:
     return f"{PREFIX}claim:{digest}"
 
 
+def takers(digest: str) -> str:
+    """Set: processes that took a chunk and never said what became of it; expires."""
+    return f"{PREFIX}takers:{digest}"
+
+
 def spent(run_id: str, digest: str) -> str:
     """String: what a run has spent on a chunk without outcome, as JSON; expires like an outcome."""
     return f"{PREFIX}spent:{run_id}:{digest}"
@@ -135,3 +140,18 @@ def limiter_reservations(account: str, model: str) -> str:
 def limiters() -> str:
     """Sorted set: account:model of each limiter -> when it was last used, in milliseconds."""
     return f"{PREFIX}limiters"
+
+
+def counters() -> str:
+    """Hash: what is counted, with its labels -> how often, or the sum in millionths."""
+    return f"{PREFIX}counters"
+
+
+def counted(writer: str) -> str:
+    """String: the number of the last batch of counts that a process handed over; expires."""
+    return f"{PREFIX}counted:{writer}"
+
+
+def counted_models() -> str:
+    """Set: models that are counted by their name, the first ones that came."""
+    return f"{PREFIX}counted-models"

@@ -186,6 +186,26 @@ class Settings(BaseSettings):
         description="dollars beyond which `generate` and `submit` ask in a terminal before they"
         " send, unless `--yes` or `--budget` is given",
     )
+    exporter_listen: str = Field(
+        "127.0.0.1:9808",
+        validation_alias="QAWORKER_EXPORTER_LISTEN",
+        description="where `qaworker exporter` serves metrics",
+    )
+    exporter_cert_file: Path | None = Field(
+        None,
+        validation_alias="QAWORKER_EXPORTER_CERT_FILE",
+        description="its certificate (PEM), with which it serves by TLS",
+    )
+    exporter_key_file: Path | None = Field(
+        None,
+        validation_alias="QAWORKER_EXPORTER_KEY_FILE",
+        description="the certificate's key (PEM)",
+    )
+    exporter_client_ca_file: Path | None = Field(
+        None,
+        validation_alias="QAWORKER_EXPORTER_CLIENT_CA_FILE",
+        description="certificates (PEM) of those who vouch for clients: then others get nothing",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", validation_alias="QAWORKER_LOG_LEVEL", description="least level that is logged"
     )
@@ -196,7 +216,16 @@ class Settings(BaseSettings):
     )
 
     @field_validator(
-        "openai_api_key_file", "env_file", "prices_file", "rpm", "tpm", "limits_file", mode="before"
+        "openai_api_key_file",
+        "env_file",
+        "prices_file",
+        "rpm",
+        "tpm",
+        "limits_file",
+        "exporter_cert_file",
+        "exporter_key_file",
+        "exporter_client_ca_file",
+        mode="before",
     )
     @classmethod
     def _empty_is_none(cls, value: object) -> object:

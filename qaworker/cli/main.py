@@ -19,6 +19,7 @@ COMMANDS = {
     "config": "Show the settings in force.",
     "dead": "List, show, requeue and discard dead letters.",
     "drain": "Let workers finish what they run and take nothing new.",
+    "exporter": "Serve metrics to Prometheus.",
     "generate": "Turn a dataset into question/answer pairs.",
     "hold": "List, set and release holds on calls.",
     "monitor": "Look once for what needs somebody, and tell them.",

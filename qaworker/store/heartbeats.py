@@ -78,6 +78,8 @@ class Seen:
 
     beat: Beat
     age_s: float
+    at_s: float
+    """When it beat, in seconds since the epoch by the clock of Redis."""
 
     @property
     def is_living(self) -> bool:
@@ -158,7 +160,7 @@ def seen(redis: Any) -> list[Seen]:
         scores = redis.zrange(keys.heartbeats(), 0, -1, withscores=True)
         blobs = redis.mget([keys.worker(name.decode()) for name, _ in scores]) if scores else []
     found = [
-        Seen(beat, now - at)
+        Seen(beat, now - at, at)
         for (name, at), blob in zip(scores, blobs, strict=True)
         if blob is not None and (beat := _read(Beat, name.decode(), blob)) is not None
     ]

@@ -35,6 +35,10 @@ VALUES: dict[str, tuple[str, str, object]] = {
     "QAWORKER_LIMITS_FILE": ("limits_file", "/srv/limits.json", Path("/srv/limits.json")),
     "QAWORKER_PRICES_FILE": ("prices_file", "/srv/prices.json", Path("/srv/prices.json")),
     "QAWORKER_CONFIRM_USD": ("confirm_usd", "2.5", 2.5),
+    "QAWORKER_EXPORTER_LISTEN": ("exporter_listen", "[::]:9808", "[::]:9808"),
+    "QAWORKER_EXPORTER_CERT_FILE": ("exporter_cert_file", "/srv/cert", Path("/srv/cert")),
+    "QAWORKER_EXPORTER_KEY_FILE": ("exporter_key_file", "/srv/key", Path("/srv/key")),
+    "QAWORKER_EXPORTER_CLIENT_CA_FILE": ("exporter_client_ca_file", "/srv/ca", Path("/srv/ca")),
     "QAWORKER_LOG_LEVEL": ("log_level", "debug", "debug"),
     "QAWORKER_LOG_FORMAT": ("log_format", "json", "json"),
 }

@@ -1,0 +1,124 @@
+"""Serves ``/metrics``, ``/healthz`` and ``/readyz``, over TLS where a certificate is named."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app, start_http_server
+
+from qaworker.errors import ConfigError, StoreUnavailable
+from qaworker.exporter.collector import Collector
+from qaworker.exporter.looking import Picture
+from qaworker.logs import redact
+
+# Whoever connects and says nothing keeps a thread for so long.
+PATIENCE_S: Final = 10.0
+_LAST_PORT: Final = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The files of a server that proves who it is."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+    """Of those whose certificates let a client in; None lets everybody in."""
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of ``HOST:PORT``; IPv6 as ``[::1]:9808``.
+
+    Raises:
+        ConfigError: it is of another form.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > _LAST_PORT:
+        raise ConfigError(f"{text} is not HOST:PORT: correct --listen, or QAWORKER_EXPORTER_LISTEN")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+@contextmanager
+def serving(
+    address: tuple[str, int], look: Callable[[], Picture], tls: Tls | None = None
+) -> Iterator[int]:
+    """Serve in threads while the context is open; yields the port, which 0 in ``address`` leaves open.
+
+    Raises:
+        ConfigError: nobody can listen there, or the files of TLS are not of the right kind.
+    """
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    registry.register(Collector(look))
+    files = {} if tls is None else _files(tls)
+    host, port = address
+    try:
+        server, thread = start_http_server(port, host, registry, **files)
+    except ssl.SSLError as error:
+        raise ConfigError(f"the certificate, or its key, is none ({error.reason})") from error
+    except OSError as error:
+        raise ConfigError(f"cannot serve metrics on {host}:{port}: {error.strerror}") from error
+    _harden(server)
+    server.set_app(_routes(make_wsgi_app(registry), look))
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _files(tls: Tls) -> dict[str, Any]:
+    files = {"certfile": tls.certificate, "keyfile": tls.key, "client_cafile": tls.client_ca}
+    for path in files.values():
+        try:
+            if path is not None:
+                path.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}: correct it, or its rights") from error
+    return {name: None if path is None else str(path) for name, path in files.items()} | {
+        "client_auth_required": tls.client_ca is not None
+    }
+
+
+def _harden(server: WSGIServer) -> None:
+    """Let nobody who connects and says nothing keep others out, or keep a thread for good."""
+
+    class Handler(server.RequestHandlerClass):  # type: ignore[name-defined,misc]  # a value
+        timeout = PATIENCE_S
+
+    server.RequestHandlerClass = Handler
+    if isinstance(server.socket, ssl.SSLSocket):
+        # Else they are shaken in the one thread that accepts; so, in the thread that answers.
+        server.socket.do_handshake_on_connect = False  # type: ignore[attr-defined]  # typeshed leaves it out
+
+
+def _routes(metrics: Callable[..., Iterable[bytes]], look: Callable[[], Picture]) -> Any:
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        match environ["PATH_INFO"]:
+            case "/metrics":
+                return metrics(environ, start_response)
+            case "/healthz":
+                status, text = "200 OK", "ok"
+            case "/readyz":
+                status, text = _readiness(look)
+            case _:
+                status, text = "404 Not Found", "/metrics, /healthz, /readyz"
+        start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+        return [f"{text}\n".encode()]
+
+    return app
+
+
+def _readiness(look: Callable[[], Picture]) -> tuple[str, str]:
+    try:
+        look()
+    except StoreUnavailable as error:
+        return "503 Service Unavailable", redact(str(error))
+    return "200 OK", "ok"
