@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +32,7 @@ class Alert:
 
 
 @pytest.fixture(scope="module")
-def rules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[str, Any]]]:
+def rules(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """All rules of the file, as a Prometheus that took it knows them."""
     text = RULES.read_text("utf-8")
     with Prometheus(tmp_path_factory.mktemp("prometheus"), {}, rules=text) as prometheus:
