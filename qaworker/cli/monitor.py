@@ -88,6 +88,23 @@ class Plugin(click.Command):
     help="So is a worker that has given no sign of life for longer.",
 )
 @click.option(
+    "--call-wait",
+    "call_wait_s",
+    default=_DEFAULT.call_wait_s,
+    show_default=True,
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="So is a call that waits for the limiter for longer.",
+)
+@click.option(
+    "--dead-letters",
+    default=_DEFAULT.dead_letters,
+    show_default=True,
+    type=click.IntRange(0),
+    metavar="N",
+    help="So are more chunks than this that died within the last hour.",
+)
+@click.option(
     "--skip",
     multiple=True,
     type=click.Choice(list(CHECKS)),
@@ -113,8 +130,8 @@ def command(
 ) -> int:
     """Look once for what needs somebody, and tell them: once, and again when it is over.
 
-    Of fewer workers than are to run, and of workers that are all quiet, it tells at the second look
-    in a row: those may be at work on something.
+    Of fewer workers than are to run, of workers that are all quiet, and of calls that wait for the
+    limiter, it tells at the second look in a row: somebody may be at work on it, or it may pass.
 
     Writes one line, and QAWORKER_LOG_DIR/celery_monitor.log. Exit status, as Nagios wants it:
     0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.

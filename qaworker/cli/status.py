@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from qaworker.cli import lenient
+from qaworker.cli import calling, lenient
 from qaworker.cli.table import show, table
 from qaworker.cli.workers import listed
 from qaworker.status import gathering
@@ -25,8 +25,9 @@ EXIT_CODES: Final[dict[State, int]] = {"running": 0, "degraded": 1, "stopped": 3
 def command(*, as_json: bool) -> int:
     """Show Redis, the queues and the workers of this host; it answers in under a second.
 
-    Exit status: 0 running, 1 degraded (fewer workers consume than are to run, or Redis is away),
-    3 stopped, 4 unknown.
+    Exit status: 0 running, 1 degraded (fewer workers consume than are to run, Redis is away, or the
+    account is held, so that nobody calls), 3 stopped, 4 unknown. A model or a run that is held
+    is shown, and degrades nothing: other work goes on.
     """
     seen = gathering.gather(lenient.load())
     show(json.dumps(described(seen), ensure_ascii=False, indent=2) if as_json else page(seen))
@@ -47,6 +48,12 @@ def described(seen: Status) -> dict[str, Any]:
             "latency_ms": seen.latency_ms,
             "error": seen.redis_error,
         },
+        "holds": [hold.model_dump() for hold in seen.shared.holds],
+        "dead_letters": {
+            "total": seen.shared.dead_letters,
+            "last_hour": seen.shared.dead_recently,
+        },
+        "limiters": [asdict(limiter) for limiter in seen.shared.limiters],
         "queues": [asdict(queue) for queue in seen.queues],
         "workers": [asdict(worker) for worker in seen.workers],
         "elsewhere": [asdict(worker) for worker in seen.elsewhere],
@@ -73,10 +80,15 @@ def _lines(seen: Status) -> Iterator[str]:
     if seen.queues:
         yield _("Queue length: {length}").format(length=seen.length)
     yield _state(seen)
+    if not seen.redis_error:
+        yield from calling.held(seen.shared, seen.everyone)
+        yield calling.dead(seen.shared)
     if seen.queues:
         yield from ("", _("=== Queues ==="), _queues(seen))
     if seen.workers:
         yield from ("", _("=== Workers ==="), listed(seen.workers))
+    if seen.shared.limiters:
+        yield from ("", _("=== Limits ==="), calling.limiters(seen.shared))
     if seen.elsewhere or seen.expected_elsewhere:
         yield from ("", _("=== Other hosts ==="), _elsewhere(seen))
     if seen.latency_ms is not None:
@@ -96,8 +108,11 @@ def _state(seen: Status) -> str:
         _("{consuming} of {expected} consume") if seen.expected else _("{consuming} consume")
     ).format(consuming=seen.consuming, expected=seen.expected)
     owned = _("owner: {owner}").format(owner=seen.owner or _("none"))
-    why = "" if seen.state == "stopped" else f" ({seen.owner_error or f'{counted}, {owned}'})"
-    return texts[seen.state] + why
+    if seen.state == "stopped":
+        return texts[seen.state]
+    held = [_("the account is held")] if seen.account_holds else []
+    why = seen.owner_error or ", ".join([*held, counted, owned])
+    return f"{texts[seen.state]} ({why})"
 
 
 def _queues(seen: Status) -> str:

@@ -10,7 +10,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from email.message import EmailMessage
 from gettext import gettext as _
 from http.client import HTTPException
@@ -18,7 +17,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from qaworker.monitor.incidents import Notice
-from qaworker.status.spans import spoken
+from qaworker.status.spans import clock, spoken
 
 SENDMAIL_TIMEOUT_S: Final = 15.0
 HTTP_TIMEOUT_S: Final = 10.0
@@ -53,7 +52,7 @@ class Message:
 
 
 def _line(notice: Notice) -> str:
-    since = _clock(notice.since)
+    since = clock(notice.since)
     if notice.until is None:
         return _("{severity}: {text} (since {since})").format(
             severity=notice.severity.upper(), text=notice.text, since=since
@@ -61,10 +60,6 @@ def _line(notice: Notice) -> str:
     return _("RECOVERED: {text} (since {since}, lasted {span})").format(
         text=notice.text, since=since, span=spoken(notice.until - notice.since)
     )
-
-
-def _clock(at: float) -> str:
-    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S UTC}"
 
 
 class Channel(Protocol):

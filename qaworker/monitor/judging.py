@@ -9,7 +9,7 @@ from gettext import gettext as _
 from typing import Final, Literal
 
 from qaworker.status.picture import Status
-from qaworker.status.spans import spoken
+from qaworker.status.spans import clock, spoken
 
 Severity = Literal["warning", "critical"]
 
@@ -21,6 +21,9 @@ class Limits:
     queue_length: int = 100
     message_age_s: float = 600.0
     heartbeat_age_s: float = 60.0
+    call_wait_s: float = 120.0
+    dead_letters: int = 0
+    """Of the last hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +133,55 @@ def _quiet(seen: Status, _limits: Limits) -> Problem | None:
     return Problem("warning", text)
 
 
+def _held(seen: Status, _limits: Limits) -> Problem | None:
+    # A run that is held waits for whoever gave its command.
+    holds = [*seen.shared.account_holds(seen.everyone)]
+    holds += [hold for hold in seen.shared.holds if hold.kind == "model"]
+    if not holds:
+        return None
+    texts = [
+        _("{scope} is held since {since}: {why} (`qaworker status` says what to do)").format(
+            scope=hold.scope, since=clock(hold.since), why=hold.detail or hold.reason
+        )
+        for hold in holds
+    ]
+    is_grave = any(hold.kind == "account" and not hold.is_operators for hold in holds)
+    return Problem("critical" if is_grave else "warning", "; ".join(texts))
+
+
+def _limiter(seen: Status, limits: Limits) -> Problem | None:
+    texts = [
+        _("the provider lets nobody call {model} until {until}").format(
+            model=limiter.model, until=clock(limiter.paused_until)
+        )
+        for limiter in seen.shared.limiters
+        if limiter.paused_until is not None
+    ]
+    texts += [
+        _("calls of {name} have waited for {span} (more than {limit})").format(
+            name=worker.name, span=spoken(worker.oldest_wait_s), limit=spoken(limits.call_wait_s)
+        )
+        for worker in seen.everyone
+        if worker.is_living and worker.oldest_wait_s > limits.call_wait_s
+    ]
+    return Problem("warning", "; ".join(texts)) if texts else None
+
+
+def _dead_letters(seen: Status, limits: Limits) -> Problem | None:
+    if seen.shared.dead_recently <= limits.dead_letters:
+        return None
+    text = _(
+        "dead letters of the last hour: {recent} (more than {limit}), in all: {count}"
+        " (`qaworker dead list` says why)"
+    )
+    recent, count = seen.shared.dead_recently, seen.shared.dead_letters
+    return Problem("warning", text.format(recent=recent, limit=limits.dead_letters, count=count))
+
+
 CHECKS: Final = {
     "redis": Check(_redis, needs_redis=False),
     "workers": Check(_workers),
+    "held": Check(_held),
     # A worker that is being replaced is away for some seconds.
     "expected": Check(_expected, sightings=2),
     # Somebody may be at work on something.
@@ -140,6 +189,9 @@ CHECKS: Final = {
     "heartbeat": Check(_heartbeat),
     "queue-length": Check(_queue_length),
     "message-age": Check(_message_age),
+    # A short pause is how a provider says that its limit is another.
+    "limiter": Check(_limiter, sightings=2),
+    "dead-letters": Check(_dead_letters),
 }
 """By name, the gravest first."""
 

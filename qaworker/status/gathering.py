@@ -11,16 +11,21 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from gettext import gettext as _
 from typing import Final
 
+from redis import Redis
+
 from qaworker.errors import ConfigError, OwnerError, StoreUnavailable
+from qaworker.limits.states import limiter_states
 from qaworker.owners import choosing, memory, processes
 from qaworker.owners.owner import Owned, Owner
 from qaworker.settings import Settings
-from qaworker.status.picture import Status, Worker
-from qaworker.store import fleet, heartbeats, overview
-from qaworker.store.connections import connect
+from qaworker.status.picture import RECENTLY, Shared, Status, Worker
+from qaworker.store import fleet, heartbeats, holds, overview
+from qaworker.store.connections import connect, now_s
+from qaworker.store.dead_letters import DeadLetters
 from qaworker.store.heartbeats import Beat, Seen
 from qaworker.store.overview import Queue
 
@@ -53,6 +58,7 @@ def gather(
         elsewhere=[_beating(seen) for seen in said.seen if seen.beat.host != host],
         expected_elsewhere=expected,
         queues=said.queues,
+        shared=said.shared,
         latency_ms=said.latency_ms,
         redis_error=said.error,
         owner_error=owns.error,
@@ -60,16 +66,28 @@ def gather(
     )
 
 
-def everywhere(settings: Settings) -> list[Worker]:
-    """The workers of all hosts, by name.
+def everywhere(settings: Settings) -> tuple[list[Worker], Shared]:
+    """The workers of all hosts, by name, and what these share.
 
     Raises:
         StoreUnavailable: Redis does not answer.
     """
     with connect(settings.redis_url, timeout_s=REDIS_TIMEOUT_S) as redis:
         workers = [_beating(seen) for seen in heartbeats.seen(redis)]
+        shared = _shared(redis, settings)
     host = socket.gethostname()
-    return [_here(worker) if worker.host == host else worker for worker in workers]
+    return [_here(worker) if worker.host == host else worker for worker in workers], shared
+
+
+def _shared(redis: Redis, settings: Settings) -> Shared:
+    letters = DeadLetters(redis)
+    return Shared(
+        asked_at=now_s(redis),
+        holds=holds.holds(redis),
+        limiters=limiter_states(redis),
+        dead_letters=letters.count(timedelta(days=settings.outcome_days)),
+        dead_recently=letters.count(RECENTLY),
+    )
 
 
 @dataclass(slots=True)
@@ -80,6 +98,7 @@ class _Said:
     seen: Sequence[Seen] = ()
     expected: dict[str, int] = field(default_factory=dict)
     queues: Sequence[Queue] = ()
+    shared: Shared = field(default_factory=Shared)
     error: str = ""
 
 
@@ -91,6 +110,7 @@ def _ask_redis(settings: Settings) -> _Said:
             said.latency_ms = overview.latency_ms(redis)
             said.seen = heartbeats.seen(redis)
             said.expected = fleet.expected(redis)
+            said.shared = _shared(redis, settings)
         variable = "CELERY_BROKER_URL" if settings.broker_url else variable
         with connect(settings.broker_url or settings.redis_url, timeout_s=REDIS_TIMEOUT_S) as redis:
             said.queues = overview.queues(redis)
@@ -181,8 +201,11 @@ def _beating(seen: Seen) -> Worker:
         tasks=beat.tasks,
         oldest_task_s=beat.oldest_task_s,
         calls_in_flight=beat.calls_in_flight,
+        calls_waiting=beat.calls_waiting,
+        oldest_wait_s=beat.oldest_wait_s,
         tasks_done=beat.tasks_done,
         chunks_done=beat.chunks_done,
         log_level=beat.log_level,
         held=beat.held,
+        account=beat.account,
     )

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from datetime import timedelta
+from typing import Final, Literal
 
+from qaworker.limits.states import LimiterState
+from qaworker.store.holds import Hold
 from qaworker.store.overview import Queue
 
 State = Literal["running", "degraded", "stopped", "unknown"]
+
+RECENTLY: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +37,16 @@ class Worker:
     tasks: int = 0
     oldest_task_s: float = 0.0
     calls_in_flight: int = 0
+    calls_waiting: int = 0
+    """For the limiter, or for a free slot."""
+    oldest_wait_s: float = 0.0
     tasks_done: int = 0
     chunks_done: int = 0
     log_level: str = ""
     held: str = ""
-    """Why it calls nobody, while its account is broken."""
+    """Why it calls nobody, or not every model."""
+    account: str = ""
+    """Whose calls it makes, as holds and limiters name it."""
     exit_code: int | None = None
     """How it failed, where its owner knows; negative for the signal that ended it."""
 
@@ -44,6 +54,24 @@ class Worker:
     def is_living(self) -> bool:
         """Whether it beats."""
         return self.state in {"consuming", "quiet", "draining"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all hosts share: what is held, how fast calls may be made, and how many chunks died."""
+
+    asked_at: float = 0.0
+    """Seconds since the epoch by the clock of Redis, like every moment in here."""
+    holds: Sequence[Hold] = ()
+    limiters: Sequence[LimiterState] = ()
+    dead_letters: int = 0
+    dead_recently: int = 0
+    """Those of RECENTLY."""
+
+    def account_holds(self, workers: Sequence[Worker]) -> list[Hold]:
+        """Those because of which some of these workers call nobody."""
+        accounts = {worker.account for worker in workers if worker.is_living}
+        return [one for one in self.holds if one.kind == "account" and one.account in accounts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +89,7 @@ class Status:
     elsewhere: Sequence[Worker] = ()
     expected_elsewhere: dict[str, int] = field(default_factory=dict)
     queues: Sequence[Queue] = ()
+    shared: Shared = Shared()
     latency_ms: float | None = None
     """None while Redis is away."""
     redis_error: str = ""
@@ -85,7 +114,12 @@ class Status:
         if not (self.expected or any(worker.pid for worker in self.workers)):
             return "stopped"
         is_whole = self.consuming >= max(1, self.expected) and not self.redis_error
-        return "running" if is_whole else "degraded"
+        return "running" if is_whole and not self.account_holds else "degraded"
+
+    @property
+    def account_holds(self) -> list[Hold]:
+        """Those because of which this host's workers call nobody."""
+        return self.shared.account_holds(self.workers)
 
     @property
     def everyone(self) -> list[Worker]:

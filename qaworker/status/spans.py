@@ -1,7 +1,8 @@
-"""Spans of time, as people read them."""
+"""Spans of time and moments, as people read them."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from gettext import gettext as _
 
 
@@ -15,3 +16,8 @@ def spoken(seconds: float) -> str:
     if minutes:
         return _("{minutes} min").format(minutes=minutes)
     return _("{seconds} s").format(seconds=int(seconds))
+
+
+def clock(at: float) -> str:
+    """A moment, from seconds since the epoch: as in the logs, so that it is found there."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S UTC}"

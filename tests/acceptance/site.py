@@ -133,6 +133,12 @@ class Site:
         """The content of a run's four files."""
         return {name: (self.directory / run / name).read_bytes() for name in EXPORTS}
 
+    def status(self, *, exit_code: int) -> str:
+        """The page of ``qaworker status``."""
+        command = self.command("status")
+        self.finish(command, exit_codes=(exit_code,))
+        return command.output
+
     def settled(self, run: str) -> int:
         """Chunks whose outcome is in a run's ledger."""
         address = f"file:{self.directory / run / 'run.sqlite'}?mode=ro"

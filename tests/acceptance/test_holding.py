@@ -41,6 +41,7 @@ def check_went_on(site: Site, workers: list[Process], client: Process) -> None:
     check_complete(site, "run", CHUNKS)
     assert site.api.stats()["max_calls_per_chunk"] == 1
     assert held(site) == []
+    assert "Held:" not in site.status(exit_code=0)
     for worker in workers:
         check_log(worker, "calls_held")
 
@@ -60,6 +61,12 @@ def test_a_quota_that_ends_holds_all_workers_until_there_is_one_again(site: Site
     assert hold["scope"].startswith("account@")
     assert hold["reason"] == "halted"
     assert "insufficient_quota" in hold["detail"]
+    page = site.status(exit_code=1)
+    assert "Workers: degraded (the account is held, 2 consume" in page
+    assert f"Held: {hold['scope']} since " in page
+    assert f"`qaworker hold release {hold['scope']}`" in page
+    [limiter] = [line for line in page.splitlines() if line.startswith("gpt-5-mini ")]
+    assert "no limit" in limiter
     wait_until(lambda: site.api.stats()["uptime_s"] - ends_s > 10, 20, "the last refusals")
     assert failures(site) <= 2 * CALLS
     # Then one call of both tries every 15 s.

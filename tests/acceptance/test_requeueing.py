@@ -35,6 +35,7 @@ def test_a_run_is_complete_after_its_dead_chunks_were_requeued(site: Site) -> No
     assert len(listed) == dead
     assert {(one["reason"], one["queue"]) for one in listed} == {("refused", "qa_generation")}
     assert {one["calls"] for one in listed} == {1}
+    assert f"Dead letters: {dead}, of the last hour: {dead} (" in site.status(exit_code=0)
 
     # As long as nobody requeues, the same command sends nothing.
     site.api.set_faults()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,15 +16,21 @@ from redis import Redis
 
 from qaworker import keys
 from qaworker.errors import NotAllowed
+from qaworker.limits.limiter import Limiter
+from qaworker.limits.rates import rate_table
 from qaworker.owners.owner import Owned, OwnerName
 from qaworker.settings import Settings
 from qaworker.status import gathering
 from qaworker.status.picture import Status
 from qaworker.status.spans import spoken
-from qaworker.store import fleet, heartbeats
+from qaworker.store import fleet, heartbeats, holds
+from qaworker.store.connections import connect_async
+from qaworker.store.dead_letters import DeadLetter, put
 from qaworker.store.heartbeats import FRESH_S, Beat
+from qaworker.store.holds import account_scope, model_scope, run_scope
 
 HOST = socket.gethostname()
+ACCOUNT = "1a2b3c4d"
 # No process has it: Linux counts to less.
 NO_PID = 2**30
 
@@ -141,7 +150,7 @@ def test_a_killed_worker_without_an_owner_is_gone(settings: Settings, redis_clie
     seen = gathered(settings)
     assert [(one.state, one.pid) for one in seen.workers] == [("gone", 0)]
     assert seen.state == "stopped"
-    assert [one.state for one in gathering.everywhere(settings)] == ["gone"]
+    assert [one.state for one in gathering.everywhere(settings)[0]] == ["gone"]
 
 
 def test_a_worker_started_by_hand_is_none_of_the_owners(
@@ -166,6 +175,58 @@ def test_what_the_last_start_recorded_counts_where_the_owner_forgets(
     assert gathered(settings).expected == 4
     # systemd remembers by itself, and knows better.
     assert gathered(settings, FakeOwner()).state == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("scope", "state"),
+    [
+        (account_scope(ACCOUNT), "degraded"),
+        # Its key was replaced: nobody uses it any more.
+        (account_scope("ffffffff"), "running"),
+        (model_scope(ACCOUNT, "gpt-5-mini"), "running"),
+        (run_scope("0a1b"), "running"),
+    ],
+)
+def test_workers_whose_account_is_held_are_degraded(
+    settings: Settings, redis_client: Redis, scope: str, state: str
+) -> None:
+    heartbeats.beat(redis_client, beat(1, pid=101, account=ACCOUNT))
+    assert holds.set_hold(redis_client, scope, "halted", detail="no quota", by="host:1")
+    seen = gathered(settings, FakeOwner([Owned(1, 101, "running")], 1))
+    assert (seen.state, seen.consuming) == (state, 1)
+    [hold] = seen.shared.holds
+    assert (hold.scope, hold.detail) == (scope, "no quota")
+    assert 0 <= seen.shared.asked_at - hold.since < 60
+
+
+def test_dead_letters_are_counted_and_the_recent_ones_apart(
+    settings: Settings, redis_client: Redis
+) -> None:
+    for number, ago_s in enumerate((0, 60, 7200)):
+        letter = DeadLetter(digest=str(number), reason="refused", died_at=time.time() - ago_s)
+        put(redis_client, letter, timedelta(days=settings.outcome_days))
+    shared = gathered(settings).shared
+    assert (shared.dead_letters, shared.dead_recently) == (3, 2)
+
+
+def test_what_limits_calls_is_seen(settings: Settings, redis_client: Redis) -> None:
+    heartbeats.beat(redis_client, beat(1, pid=101, calls_waiting=40, oldest_wait_s=12.3))
+
+    async def call() -> None:
+        rates = rate_table("http://api/v1", rpm=600)
+        async with connect_async(settings.redis_url) as redis:
+            limiter = Limiter(redis, ACCOUNT, rates, longest_call_s=100)
+            await limiter.exchange("gpt-5-mini", (), [10])
+            await limiter.pause("gpt-5-mini", 60)
+
+    asyncio.run(call())
+    workers, shared = gathering.everywhere(settings)
+    assert [(one.calls_waiting, one.oldest_wait_s) for one in workers] == [(40, 12.3)]
+    [limiter] = shared.limiters
+    assert (limiter.account, limiter.model, limiter.open_reservations) == (ACCOUNT, "gpt-5-mini", 1)
+    assert (limiter.requests.per_minute, limiter.requests.said_by) == (600, "environment")
+    assert limiter.paused_until is not None
+    assert limiter.paused_until - shared.asked_at == pytest.approx(60, abs=10)
 
 
 def test_other_hosts_are_seen_and_not_counted_here(settings: Settings, redis_client: Redis) -> None:

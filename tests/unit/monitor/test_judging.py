@@ -5,20 +5,39 @@ from typing import Any
 
 import pytest
 
+from qaworker.limits.states import Kind, LimiterState
 from qaworker.monitor import healing
 from qaworker.monitor.judging import CHECKS, Limits, judge
-from qaworker.status.picture import Status, Worker
+from qaworker.status.picture import Shared, Status, Worker
+from qaworker.store.holds import Hold
 from qaworker.store.overview import Queue
 
 ALL = frozenset(CHECKS)
-LIMITS = Limits(queue_length=100, message_age_s=600, heartbeat_age_s=60)
+LIMITS = Limits(
+    queue_length=100, message_age_s=600, heartbeat_age_s=60, call_wait_s=120, dead_letters=3
+)
 
 
 def worker(number: int, host: str = "here", **more: Any) -> Worker:
-    fields: dict[str, Any] = {"pid": 100 + number, "owner": "systemd", "state": "consuming"}
+    fields: dict[str, Any] = {
+        "pid": 100 + number,
+        "owner": "systemd",
+        "state": "consuming",
+        "account": "1a2b3c4d",
+    }
     return Worker(
         f"qa_worker-{number}@{host}", host, number, **fields | {"heartbeat_age_s": 1.0} | more
     )
+
+
+def hold(scope: str, by: str = "host:1") -> Hold:
+    return Hold(scope=scope, reason="halted", detail="no quota", by=by, since=100.0, probe_at=115.0)
+
+
+def limiter(**more: Any) -> LimiterState:
+    kind = Kind(3500, "table", 5)
+    moments: dict[str, Any] = {"paused_until": None, "waits_since": None} | more
+    return LimiterState("1a2b3c4d", "gpt-5-mini", kind, kind, 1.0, 3, **moments)
 
 
 WELL = Status(
@@ -67,6 +86,27 @@ def test_at_the_limits_all_is_well() -> None:
             ["qaworker drain --resume"],
         ),
         ("expected", {"expected_elsewhere": {"there": 4}}, ["0 of 4", "there"]),
+        (
+            "held",
+            {"shared": Shared(holds=[hold("account@1a2b3c4d")])},
+            ["account@1a2b3c4d", "no quota", "1970-01-01 00:01:40 UTC"],
+        ),
+        (
+            "held",
+            {"shared": Shared(holds=[hold("model:gpt-5-mini@ffffffff")])},
+            ["model:gpt-5-mini@ffffffff"],
+        ),
+        ("limiter", {"shared": Shared(limiters=[limiter(paused_until=100)])}, ["gpt-5-mini"]),
+        (
+            "limiter",
+            {"workers": [worker(1, oldest_wait_s=180.0), worker(2)]},
+            ["qa_worker-1@here", "3 min", "2 min"],
+        ),
+        (
+            "dead-letters",
+            {"shared": Shared(dead_letters=9, dead_recently=4)},
+            ["qaworker dead list", "4", "9", "3"],
+        ),
     ],
 )
 def test_one_thing_wrong_is_one_problem(check: str, worse: Any, words: list[str]) -> None:
@@ -74,6 +114,37 @@ def test_one_thing_wrong_is_one_problem(check: str, worse: Any, words: list[str]
     assert list(problems) == [check]
     for word in words:
         assert word in problems[check]
+
+
+@pytest.mark.parametrize(
+    "well",
+    [
+        Shared(holds=[hold("run:0a1b"), hold("account@ffffffff")]),
+        # At its limit, which is what it is for.
+        Shared(limiters=[limiter(waits_since=0)]),
+        Shared(dead_letters=9, dead_recently=3),
+    ],
+    ids=["held for others", "at the limit", "died before"],
+)
+def test_what_needs_nobody_is_no_problem(well: Shared) -> None:
+    assert found(replace(WELL, shared=well)) == {}
+
+
+@pytest.mark.parametrize(
+    ("by", "scope", "severity"),
+    [
+        ("host:1", "account@1a2b3c4d", "critical"),
+        ("operator", "account@1a2b3c4d", "warning"),
+        ("host:1", "model:gpt-5-mini@1a2b3c4d", "warning"),
+    ],
+)
+def test_an_account_that_broke_is_graver_than_what_somebody_wants(
+    by: str, scope: str, severity: str
+) -> None:
+    seen = replace(WELL, shared=Shared(holds=[hold(scope, by=by)]))
+    problem = judge(seen, LIMITS, ALL)["held"]
+    assert problem is not None
+    assert problem.severity == severity
 
 
 def test_without_any_living_worker_there_is_an_alarm() -> None:
