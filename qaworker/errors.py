@@ -20,6 +20,7 @@ The branch of the tree decides what becomes of a chunk::
     ├─ PermanentError           this chunk is dead
     │   ├─ RequestRefused         content filter, refusal, 4xx
     │   ├─ ChunkTooLarge          the prompt exceeds the model's context
+    │   ├─ WorkerDied             a worker died each time it was asked
     │   ├─ MessageInvalid         not a chunk, or not a configuration
     │   └─ InternalFault          a defect of qaworker's own
     └─ HaltError                the account is broken: every call would fail
@@ -203,6 +204,12 @@ class ChunkTooLarge(PermanentError):
     """The chunk exceeds the model's context: make chunks smaller with --max-tokens."""
 
     reason = "too_large"
+
+
+class WorkerDied(PermanentError):
+    """Workers died again and again while they asked for this chunk: see their log and the system's."""
+
+    reason = "worker_died"
 
 
 class MessageInvalid(PermanentError):

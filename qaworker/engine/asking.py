@@ -37,7 +37,9 @@ class Asking:
         async with asyncio.TaskGroup() as group:
             asked = [
                 group.create_task(self._ask(work, prompt, together(work.spent, prompt)))
-                for prompt in prompts(chunks, work.batch.config.batch_chunks, work.spent)
+                for prompt in prompts(
+                    chunks, work.batch.config.batch_chunks, work.spent, work.deaths
+                )
             ]
         return {outcome.digest: outcome for task in asked for outcome in task.result()}
 
@@ -49,6 +51,8 @@ class Asking:
             work.batch.model,
             usage=spent.usage,
             calls=spent.calls,
+            digests=tuple(chunks),
+            deaths=max(work.deaths.get(digest, 0) for digest in chunks),
             # Those that failed together have one attempt left alone.
             attempts=min(spent.attempts, ATTEMPTS - 1),
             paying_run=work.batch.run_id if work.batch.is_budgeted else None,

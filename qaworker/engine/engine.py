@@ -26,6 +26,7 @@ from qaworker.engine.line import RateLimiter
 from qaworker.engine.promises import Promised, Promises
 from qaworker.engine.purse import Budgets, Purse
 from qaworker.engine.recorder import Recorder
+from qaworker.engine.suspects import Suspects
 from qaworker.engine.turnstile import Turnstile
 from qaworker.engine.work import Work
 from qaworker.errors import HaltError, StoreUnavailable
@@ -88,6 +89,7 @@ class Engine:
             self._gates,
             turnstile,
             self.purse,
+            Suspects(store),
             call_timeout_s=limits.call_timeout_s,
         )
         self.recorder = Recorder(store)
@@ -219,6 +221,7 @@ class Engine:
         # A digest whose outcome is written may be claimed anew before the last one here is.
         promised = self.promises.of(claims.claimed)
         work.spent |= claims.spent
+        work.deaths |= claims.deaths
         try:
             await self._tell(work, claims.known)
             generated, found = await asyncio.gather(

@@ -10,6 +10,7 @@ half of the calls  the account is held, as when it is broken    no
 truncated          once more with twice the output cap          its own single chance
 invalid            once more, saying what was wrong             its own single chance
 permanent          dead                                         -
+the worker died    again, with ever fewer others on the wire    of its own, four at most
 ================== ============================================ =========================
 
 A call that is cancelled at the task's hard limit was unavailable. Chunks that share a prompt are
@@ -21,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Protocol
 
 from qaworker import logs
@@ -29,6 +31,7 @@ from qaworker.engine.health import Health
 from qaworker.engine.line import Passage
 from qaworker.engine.prompt import HandedBack, Prompt
 from qaworker.engine.purse import Money, Purse
+from qaworker.engine.suspects import MOST_DEATHS, Suspects
 from qaworker.engine.turnstile import Turnstile
 from qaworker.errors import (
     AnswerInvalid,
@@ -39,6 +42,7 @@ from qaworker.errors import (
     ProviderDown,
     ProviderThrottled,
     ProviderUnavailable,
+    WorkerDied,
 )
 from qaworker.llm.estimates import Tokens
 from qaworker.llm.generator import Answer
@@ -86,6 +90,7 @@ class Ladder:
         gates: Gates,
         turnstile: Turnstile,
         purse: Purse,
+        suspects: Suspects,
         *,
         call_timeout_s: float,
     ) -> None:
@@ -93,6 +98,7 @@ class Ladder:
         self._gates = gates
         self._turnstile = turnstile
         self._purse = purse
+        self._suspects = suspects
         self._health = Health(lambda: asyncio.get_running_loop().time())
         self._call_timeout_s = call_timeout_s
         self.calls_in_flight = 0
@@ -132,12 +138,14 @@ class Ladder:
                     await asyncio.sleep(delay_s)
 
     async def _call(self, prompt: Prompt, *, cap_factor: float, repair: str | None) -> Answer:
+        if prompt.deaths >= MOST_DEATHS:
+            raise WorkerDied
         tokens = self._generator.tokens(
             prompt.chunks, prompt.config, prompt.model, cap_factor=cap_factor, repair=repair
         )
         async with prompt.waiting():
-            passes, passage, money = await self._enter(prompt, tokens)
-        with passage, money:
+            passes, passage, money, company = await self._enter(prompt, tokens)
+        with company, passage, money:
             self.calls_in_flight += 1
             try:
                 async with prompt.calling(self._call_timeout_s):
@@ -207,21 +215,24 @@ class Ladder:
             log.exception("call_raised")
             raise InternalFault(f"{type(error).__name__}: see the worker's log") from error
 
-    async def _enter(self, prompt: Prompt, tokens: Tokens) -> tuple[Passes, Passage, Money]:
+    async def _enter(
+        self, prompt: Prompt, tokens: Tokens
+    ) -> tuple[Passes, Passage, Money, ExitStack]:
         # Who waits at a gate is not in line, so that a model which is held leaves all to the others;
         # nor is who waits for money, so that a budget which is refused takes nothing of the limit.
+        # Who is in company waits for the limiter only, so that a loner's turn comes.
         while True:
             passes = await self._gates.pass_through(prompt.model)
-            money = await self._purse.reserve(prompt.paying_run, prompt.model, tokens)
-            try:
+            with ExitStack() as undoing:
+                money = await self._purse.reserve(prompt.paying_run, prompt.model, tokens)
+                undoing.callback(money.give_back)
+                company = await self._suspects.join(prompt.digests, prompt.deaths)
+                undoing.callback(company.close)
                 passage = await self._turnstile.enter(prompt.model, tokens.total)
-            except BaseException:
-                money.give_back()
-                raise
-            if self._gates.honour(passes):
-                return passes, passage, money
-            passage.give_back()
-            money.give_back()
+                undoing.callback(passage.give_back)
+                if self._gates.honour(passes):
+                    undoing.pop_all()
+                    return passes, passage, money, company
 
 
 def _total(usage: Usage) -> int:

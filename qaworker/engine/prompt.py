@@ -24,7 +24,10 @@ class Prompt:
     model: str
     usage: Usage
     calls: int
+    digests: tuple[str, ...] = ()
     attempts: int = 0
+    deaths: int = 0
+    """Workers that died while they asked; see :mod:`qaworker.engine.suspects`."""
     paying_run: str | None = None
     """The run whose budget pays; None when there is no budget."""
     is_stopping: bool = False

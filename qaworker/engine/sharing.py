@@ -8,25 +8,27 @@ from itertools import groupby, islice
 from qaworker.engine.ladder import ATTEMPTS
 from qaworker.engine.prompt import Prompt
 from qaworker.models import Chunk
-from qaworker.store.outcomes import Spent
+from qaworker.store.outcomes import SUSPECT_DEATHS, Spent
 
 _NOTHING = Spent()
 
 
 def prompts(
-    chunks: Mapping[str, Chunk], size: int, spent: Mapping[str, Spent]
+    chunks: Mapping[str, Chunk], size: int, spent: Mapping[str, Spent], deaths: Mapping[str, int]
 ) -> Iterator[dict[str, Chunk]]:
     """Chunks that share a prompt: up to ``size`` neighbours of one language.
 
-    One with a single attempt left is alone, so that each delivery brings it nearer to its end.
+    One with a single attempt left is alone, so that each delivery brings it nearer to its end; so is
+    one that workers died with, so that no other is blamed.
     """
 
     def kind(item: tuple[str, Chunk]) -> tuple[str, bool]:
         digest, chunk = item
-        return chunk.language, spent.get(digest, _NOTHING).attempts >= ATTEMPTS - 1
+        is_last = spent.get(digest, _NOTHING).attempts >= ATTEMPTS - 1
+        return chunk.language, is_last or deaths.get(digest, 0) >= SUSPECT_DEATHS
 
-    for (_, is_last), run in groupby(chunks.items(), key=kind):
-        while prompt := dict(islice(run, 1 if is_last else size)):
+    for (_, is_alone), run in groupby(chunks.items(), key=kind):
+        while prompt := dict(islice(run, 1 if is_alone else size)):
             yield prompt
 
 

@@ -20,6 +20,8 @@ class Work:
     prompts: list[Prompt] = field(default_factory=list)
     spent: dict[str, Spent] = field(default_factory=dict)
     """By digest: what its run spent on a chunk, as known when its prompt last ended."""
+    deaths: dict[str, int] = field(default_factory=dict)
+    """By digest: how many workers died with a chunk, where any did."""
 
     def stop(self) -> None:
         """See :meth:`Prompt.stop`."""

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from importlib import resources
 from typing import Any, Final
 
 from redis import Redis
@@ -31,14 +32,22 @@ ALL_RUNS: Final = "all"
 # A dead worker's messages return to the queue after as long (the transport's visibility timeout).
 CLAIM_TTL = timedelta(seconds=40)
 
-# KEYS[*] -> claims (String)
-# ARGV[1] -> their owner
-# Deletes those that are the owner's: one that expired may be another's by now.
+# Who dies again and again does so within minutes; deaths that lie further apart are coincidence.
+TAKERS_TTL = timedelta(days=1)
+
+# As many chunks may still die together: from then on only those are blamed that were on the wire.
+SUSPECT_DEATHS: Final = 2
+
+# KEYS[2n+1] -> a claim (String)
+# KEYS[2n+2] -> who took it (Set)
+# ARGV[1] -> who gives it up
+# Deletes claims that are the owner's: one that expired may be another's by now.
 _RELEASE: Final = """
-for _, key in ipairs(KEYS) do
-  if redis.call("GET", key) == ARGV[1] then
-    redis.call("DEL", key)
+for i = 1, #KEYS, 2 do
+  if redis.call("GET", KEYS[i]) == ARGV[1] then
+    redis.call("DEL", KEYS[i])
   end
+  redis.call("SREM", KEYS[i + 1], ARGV[1])
 end
 """
 
@@ -99,6 +108,8 @@ class Claims:
     """Claimed by another process."""
     spent: dict[str, Spent] = field(default_factory=dict)
     """Of what is claimed, where the run has asked before."""
+    deaths: dict[str, int] = field(default_factory=dict)
+    """Of what is claimed, how many processes ended without a word on it, where any did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +128,8 @@ class OutcomeStore:
 
     def __init__(self, redis: AsyncRedis, *, owner: str, keep: timedelta) -> None:
         self._redis = redis
+        source = resources.files(__package__).joinpath("claim.lua").read_text(encoding="utf-8")
+        self._claim: Any = redis.register_script(source)
         # A process that starts anew with the same number is a stranger to its predecessor's claims.
         self._owner = f"{owner}:{secrets.token_hex(4)}"
         self._keep = keep
@@ -124,23 +137,28 @@ class OutcomeStore:
     async def claim(self, digests: Sequence[str], run_id: str) -> Claims:
         """Claim what has no outcome and no other owner.
 
-        The claim is asked for before the outcome is read: an outcome written in between is seen. A
-        claim that is ours already was granted with an answer that never came.
+        A claim that is ours already was granted with an answer that never came. Who claims is noted
+        as a taker until there is an outcome or :meth:`release`: what is left of those are deaths.
         """
-        names = [keys.outcome(d) for d in digests] + [keys.spent(run_id, d) for d in digests]
+        names = [
+            name
+            for d in digests
+            for name in (keys.claim(d), keys.outcome(d), keys.spent(run_id, d), keys.takers(d))
+        ]
+        terms = (
+            int(CLAIM_TTL.total_seconds() * 1000),
+            SUSPECT_DEATHS,
+            int(TAKERS_TTL.total_seconds()),
+        )
         with store_errors():
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for digest in digests:
-                    pipe.set(keys.claim(digest), self._owner, nx=True, get=True, px=CLAIM_TTL)
-                pipe.mget(names)
-                *owners, blobs = await pipe.execute()
+            found = await self._claim(keys=names, args=[self._owner, *terms])
         known: dict[str, Outcome] = {}
         claimed: list[str] = []
         busy: list[str] = []
         needless: list[str] = []
         spent: dict[str, Spent] = {}
-        places = zip(digests, owners, blobs[: len(digests)], blobs[len(digests) :], strict=True)
-        for digest, owner, blob, spent_blob in places:
+        deaths: dict[str, int] = {}
+        for digest, (owner, blob, spent_blob, died) in zip(digests, found, strict=True):
             outcome = decode(blob)
             is_ours = owner in {None, self._owner.encode()}
             if outcome is not None and settles(outcome, run_id):
@@ -151,11 +169,22 @@ class OutcomeStore:
                 claimed.append(digest)
                 if spent_blob is not None:
                     spent[digest] = _spent(spent_blob)
+                if died:
+                    deaths[digest] = died
             else:
                 busy.append(digest)
         if needless:
             await self.release(needless)
-        return Claims(known, tuple(claimed), tuple(busy), spent)
+        return Claims(known, tuple(claimed), tuple(busy), spent, deaths)
+
+    async def take(self, digests: Sequence[str]) -> None:
+        """Be noted as a taker, before the call, of chunks whose claim did not."""
+        with store_errors():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for digest in digests:
+                    pipe.sadd(keys.takers(digest), self._owner)
+                    pipe.expire(keys.takers(digest), TAKERS_TTL)
+                await pipe.execute()
 
     async def renew(self, digests: Sequence[str]) -> None:
         """Hold claims for another term; also after Redis forgot them."""
@@ -168,10 +197,10 @@ class OutcomeStore:
                 await pipe.execute()
 
     async def release(self, digests: Sequence[str]) -> None:
-        """Give up those claims that are ours."""
+        """Give up those claims that are ours, and be no taker."""
         if not digests:
             return
-        names = [keys.claim(digest) for digest in digests]
+        names = [name for digest in digests for name in (keys.claim(digest), keys.takers(digest))]
         with store_errors():
             await self._redis.eval(_RELEASE, len(names), *names, self._owner)
 
@@ -195,7 +224,9 @@ class OutcomeStore:
                     if notice.outcome is not None:
                         pipe.set(keys.outcome(notice.digest), encode(notice.outcome), ex=self._keep)
                         pipe.delete(
-                            keys.claim(notice.digest), keys.spent(notice.run_id, notice.digest)
+                            keys.claim(notice.digest),
+                            keys.takers(notice.digest),
+                            keys.spent(notice.run_id, notice.digest),
                         )
                     if notice.letter is not None:
                         dead_letters.put(pipe, notice.letter, self._keep)

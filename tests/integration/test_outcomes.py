@@ -15,7 +15,14 @@ from qaworker import keys
 from qaworker.errors import ConfigError, StoreUnavailable
 from qaworker.models import Outcome, QAPair, Usage
 from qaworker.store.connections import check_writable, connect, connect_async, require
-from qaworker.store.outcomes import CLAIM_TTL, Notice, OutcomeReader, OutcomeStore, Spent
+from qaworker.store.outcomes import (
+    CLAIM_TTL,
+    TAKERS_TTL,
+    Notice,
+    OutcomeReader,
+    OutcomeStore,
+    Spent,
+)
 from tests.support.redis_server import RedisServer
 
 T = TypeVar("T")
@@ -210,7 +217,57 @@ def test_a_release_leaves_what_is_anothers(redis_url: str, redis_client: Any) ->
         await here.release(["d1", "d2", "d3"])
 
     with_stores(redis_url, scenario, owners=("here", "there"))
-    assert list(redis_client.scan_iter("*")) == [keys.claim("d2").encode()]
+    left = set(redis_client.scan_iter("*"))
+    assert left == {keys.claim("d2").encode(), keys.takers("d2").encode()}
+
+
+async def die(store: OutcomeStore, redis: Any, digest: str, *, is_asked: bool = True) -> int:
+    """A process takes a chunk and dies; returns how many died before it."""
+    claims = await store.claim([digest], "run")
+    assert claims.claimed == (digest,)
+    if is_asked:
+        await store.take([digest])
+    redis.delete(keys.claim(digest))  # as when it expires
+    return claims.deaths.get(digest, 0)
+
+
+def test_a_claim_tells_how_many_died_who_took_the_chunk(redis_url: str, redis_client: Any) -> None:
+    async def scenario(*processes: OutcomeStore) -> list[int]:
+        deaths = [await die(process, redis_client, "d1") for process in processes[:-1]]
+        last = processes[-1]
+        assert (await last.claim(["d0", "d1"], "another run")).deaths == {"d1": 4}
+        ttl = redis_client.ttl(keys.takers("d1"))
+        assert TAKERS_TTL.total_seconds() - 60 < ttl <= TAKERS_TTL.total_seconds()
+        await last.write([Notice("d1", "run", ok("d1"))])
+        return deaths
+
+    owners = [f"process-{n}" for n in range(5)]
+    assert with_stores(redis_url, scenario, owners=owners) == [0, 1, 2, 3]
+    assert not redis_client.exists(keys.takers("d1"))
+
+
+def test_after_two_deaths_who_did_not_ask_is_not_blamed(redis_url: str, redis_client: Any) -> None:
+    async def scenario(*processes: OutcomeStore) -> list[int]:
+        return [await die(process, redis_client, "d1", is_asked=False) for process in processes]
+
+    owners = [f"process-{n}" for n in range(5)]
+    assert with_stores(redis_url, scenario, owners=owners) == [0, 1, 2, 2, 2]
+
+
+def test_a_claim_that_expires_while_its_owner_lives_is_no_death(
+    redis_url: str, redis_client: Any
+) -> None:
+    """Redis was away, or the process was frozen."""
+
+    async def scenario(here: OutcomeStore, there: OutcomeStore) -> dict[str, int]:
+        for _ in range(5):
+            assert await die(here, redis_client, "d1") == 0
+        await there.claim(["d1"], "run")
+        await here.release(["d1"])
+        await there.release(["d1"])
+        return (await there.claim(["d1"], "run")).deaths
+
+    assert with_stores(redis_url, scenario, owners=("here", "there")) == {}
 
 
 def test_what_a_run_has_spent_is_told_to_its_next_claim_and_to_no_other_run(
@@ -264,6 +321,7 @@ def test_claimed_names_what_a_process_generates(redis_url: str, redis_client: Re
 
 STORE_CALLS: dict[str, Callable[[OutcomeStore], Awaitable[object]]] = {
     "claim": lambda one: one.claim(["d1"], "run"),
+    "take": lambda one: one.take(["d1"]),
     "renew": lambda one: one.renew(["d1"]),
     "release": lambda one: one.release(["d1"]),
     "spend": lambda one: one.spend({"d1": Spent(attempts=1)}, "run"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -24,7 +24,15 @@ from qaworker.llm.generator import Answer
 from qaworker.llm.prices import Price
 from qaworker.models import Chunk, GenerationConfig, Language, Outcome, QAPair, Usage
 from qaworker.store.holds import Hold
-from qaworker.store.outcomes import CLAIM_TTL, Claims, Notice, OutcomeStore, Spent, settles
+from qaworker.store.outcomes import (
+    CLAIM_TTL,
+    SUSPECT_DEATHS,
+    Claims,
+    Notice,
+    OutcomeStore,
+    Spent,
+    settles,
+)
 from tests.support.virtual_time import now_s
 
 TEXTS: dict[Language, str] = {
@@ -298,6 +306,8 @@ class FakeRedis:
     """Run and digest of every notice."""
     spent: dict[tuple[str, str], Spent] = field(default_factory=dict)
     """By run and digest."""
+    takers: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """By digest: who took it and did not say what became of it."""
     writes: list[list[Notice]] = field(default_factory=list)
     is_away: bool = False
 
@@ -317,7 +327,7 @@ class FakeStore(OutcomeStore):
 
     async def claim(self, digests: Sequence[str], run_id: str) -> Claims:
         redis = await self._trip()
-        known, claimed, busy = {}, [], []
+        known, claimed, busy, deaths = {}, [], [], {}
         for digest in digests:
             outcome = redis.outcomes.get(digest)
             owner, expires_at = redis.claims.get(digest, ("", 0.0))
@@ -328,8 +338,17 @@ class FakeStore(OutcomeStore):
             else:
                 self._hold(digest)
                 claimed.append(digest)
+                if died := len(redis.takers[digest] - {self._owner}):
+                    deaths[digest] = died
+                if died < SUSPECT_DEATHS:
+                    redis.takers[digest].add(self._owner)
         spent = {d: redis.spent[run_id, d] for d in claimed if (run_id, d) in redis.spent}
-        return Claims(known, tuple(claimed), tuple(busy), spent)
+        return Claims(known, tuple(claimed), tuple(busy), spent, deaths)
+
+    async def take(self, digests: Sequence[str]) -> None:
+        redis = await self._trip()
+        for digest in digests:
+            redis.takers[digest].add(self._owner)
 
     async def renew(self, digests: Sequence[str]) -> None:
         await self._trip()
@@ -341,6 +360,7 @@ class FakeStore(OutcomeStore):
         for digest in digests:
             if redis.claims.get(digest, ("", 0.0))[0] == self._owner:
                 del redis.claims[digest]
+            redis.takers[digest].discard(self._owner)
 
     async def spend(self, spent: Mapping[str, Spent], run_id: str) -> None:
         redis = await self._trip()
@@ -353,6 +373,7 @@ class FakeStore(OutcomeStore):
             if notice.outcome is not None:
                 redis.outcomes[notice.digest] = notice.outcome
                 redis.claims.pop(notice.digest, None)
+                redis.takers.pop(notice.digest, None)
                 redis.spent.pop((notice.run_id, notice.digest), None)
             if notice.run_id:
                 redis.done.append((notice.run_id, notice.digest))

@@ -8,6 +8,7 @@ import pytest
 from qaworker.engine.gate import Gates
 from qaworker.engine.ladder import BACKOFF_S, Ladder
 from qaworker.engine.prompt import HandedBack, Prompt
+from qaworker.engine.suspects import Suspects
 from qaworker.engine.turnstile import Turnstile
 from qaworker.errors import (
     AnswerInvalid,
@@ -28,6 +29,8 @@ from tests.unit.engine.fakes import (
     FakeGenerator,
     FakeHolds,
     FakeLimiter,
+    FakeRedis,
+    FakeStore,
     answer,
     batch,
     chunk,
@@ -46,7 +49,10 @@ def prompt_of(language: Language = "en") -> Prompt:
 
 def ladder_on(generator: FakeGenerator, *, gates: Gates | None = None, slots: int = 4) -> Ladder:
     turnstile = Turnstile(FakeLimiter(), calls_in_flight=slots)
-    return Ladder(generator, gates or Gates(), turnstile, purse(), call_timeout_s=CALL_TIMEOUT_S)
+    suspects = Suspects(FakeStore(FakeRedis()))
+    return Ladder(
+        generator, gates or Gates(), turnstile, purse(), suspects, call_timeout_s=CALL_TIMEOUT_S
+    )
 
 
 async def asked(generator: FakeGenerator, prompt: Prompt) -> Answer:
