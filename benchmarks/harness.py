@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import itertools
 import json
 import os
 import platform
+import random
 import subprocess
+import sys
 import tempfile
-import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -79,6 +79,24 @@ def _tree(pid: int) -> Iterator[int]:
             yield from _tree(int(child))
 
 
+def five_minutes_ahead() -> dict[str, str]:
+    """The environment of a process whose clock is wrong.
+
+    Raises:
+        SystemExit: Debian's libfaketime is not installed.
+    """
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    if not found:
+        sys.exit("libfaketime is missing: apt-get install libfaketime")
+    # The monotonic clock is right on every host; changed, it makes Python's own waits hang.
+    return {
+        "LD_PRELOAD": str(found[0]),
+        "FAKETIME": "+5m",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+    }
+
+
 @dataclass
 class Stack:
     """A running service, with a directory for what the benchmark adds to it."""
@@ -104,51 +122,64 @@ class Stack:
         process = Process(words, log=self.directory / log, cwd=self.directory, env=env)
         return self._children.enter_context(process)
 
-    def start_workers(self, count: int) -> None:
-        """Start worker processes with the default settings."""
-        for number in range(1, count + 1):
+    def start_workers(self, count: int, **env: str) -> None:
+        """Start more worker processes, with the default settings but those in ``env``."""
+        for _ in range(count):
             worker = WorkerProcess(
-                number,
+                len(self.workers) + 1,
                 redis_url=self.redis.url,
                 directory=self.directory,
-                env=self.settings(),
+                env=self.settings() | env,
             )
             self.workers.append(self._children.enter_context(worker))
 
-    def generate(self, dataset: Path) -> Process:
+    def generate(self, dataset: Path, *options: str, run: str = "run") -> Process:
         """Run ``qaworker generate`` on a dataset, through the workers."""
         return self.start(
-            *QAWORKER, "generate", "--use-celery", "--json",
-            "--input-file", str(dataset), "--output", str(self.directory / "run"),
-            log="client.log",
+            *QAWORKER, "generate", "--use-celery", "--json", *options,
+            "--input-file", str(dataset), "--output", str(self.directory / run),
+            log=f"{run}.log",
         )  # fmt: skip
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """What the workers logged of this kind."""
+        lines = (line for worker in self.workers for line in worker.output.splitlines())
+        return [event for line in lines if (event := json.loads(line))["event"] == name]
 
 
 @contextmanager
-def stack(*simulator_options: str) -> Iterator[Stack]:
-    """A Redis, and a simulator with the options given."""
+def stack(*simulator_options: str, keeps_data: bool = False) -> Iterator[Stack]:
+    """A Redis, whose data may outlive a stop, and a simulator with the options given."""
     with ExitStack() as children:
         directory = Path(children.enter_context(tempfile.TemporaryDirectory(prefix="qaw-")))
-        redis = children.enter_context(RedisServer())
+        redis = children.enter_context(RedisServer(appendonly=keeps_data))
         simulator = children.enter_context(
             SimulatorProcess(*simulator_options, directory=directory)
         )
         yield Stack(directory, redis, simulator, _children=children.enter_context(ExitStack()))
 
 
-def write_passages(path: Path, count: int, *, tokens: int) -> None:
+def write_passages(path: Path, count: int, *, tokens: int, least: int = 0, first: int = 0) -> None:
     """A JSONL dataset of ``count`` documents, each of them one chunk of almost ``tokens`` tokens.
 
-    The text is what the machine carries, over and over; a number makes each document distinct.
+    Sizes vary evenly from ``least`` to ``tokens``, where that is given. The text is what the machine
+    carries, over and over; a number, from ``first`` on, makes each document distinct.
     """
     tokens_of = counter("gpt-5-mini")
     whole = " ".join(" ".join(english()).split())
-    pieces = itertools.cycle(
-        piece
-        for piece in textwrap.wrap(whole, tokens * 4, break_on_hyphens=False)
-        if tokens * 0.8 < tokens_of(piece) < tokens * 0.98
-    )
+    lots = random.Random(tokens)  # the same dataset in every run
+    at = 0
+
+    def piece() -> str:
+        nonlocal at
+        wanted = lots.randint(least, tokens) if least else tokens
+        while True:
+            at = at % (len(whole) - wanted * 4) + wanted * 4
+            text = whole[at - wanted * 4 : at].partition(" ")[2].rpartition(" ")[0]
+            if wanted * 0.8 < tokens_of(text) < wanted * 0.98:
+                return text
+
     with path.open("w", encoding="utf-8") as file:
-        for number, piece in zip(range(count), pieces, strict=False):
-            row: dict[str, Any] = {"id": f"p{number}", "text": f"Passage {number}. {piece}"}
+        for number in range(first, first + count):
+            row: dict[str, Any] = {"id": f"p{number}", "text": f"Passage {number}. {piece()}"}
             file.write(json.dumps(row) + "\n")
