@@ -57,7 +57,7 @@ def test_prompts_are_shared_as_the_engine_shares_them(size: int, number: int) ->
     expected = []
     for start in range(0, number, per_task):
         task = dict(zip(map(str, range(per_task)), chunks[start:], strict=False))
-        expected += [list(one.values()) for one in sharing.prompts(task, size, {})]
+        expected += [list(one.values()) for one in sharing.prompts(task, size, {}, {})]
     assert list(prompts(chunks, size)) == expected
 
 
