@@ -302,7 +302,8 @@ def _shown(value: object) -> str:
         return "***" if value.get_secret_value() else ""
     if value is None:
         return ""
-    return redact(f"{value:g}" if isinstance(value, float) else str(value))
+    # As many digits as a float has: no exponent, and no 0.1 + 0.2 either.
+    return redact(f"{value:.15g}" if isinstance(value, float) else str(value))
 
 
 def _read(path: Path, variable: str) -> str:

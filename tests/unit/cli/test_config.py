@@ -24,6 +24,11 @@ def test_every_setting_is_a_line_and_secrets_are_stars(run: Run) -> None:
     assert "canary" not in ran.out
 
 
+@pytest.mark.parametrize("number", ["2000000", "0.5", "30"])
+def test_a_number_is_shown_as_it_was_given(run: Run, number: str) -> None:
+    assert run("config", "--get", "QAWORKER_TPM", QAWORKER_TPM=number).out == f"{number}\n"
+
+
 def test_they_are_json_for_scripts(run: Run) -> None:
     ran = run("config", "--json", **SECRETS)
     assert json.loads(ran.out)["REDIS_URL"] == "redis://***@127.0.0.1:6379/0"
