@@ -36,6 +36,8 @@ class Price(Value):
     """Of input tokens that fill the cache."""
     output: _Dollars
     """Reasoning tokens are output."""
+    source: str = ""
+    """Where it was read, as a key of the file's ``sources``."""
 
     @property
     def fresh_input(self) -> Decimal:
@@ -48,8 +50,8 @@ class _Table(Value):
 
     models: dict[str, Price]
     read_on: str = ""
-    source: str = ""
     note: str = ""
+    sources: dict[str, str] = Field(default_factory=dict)
 
 
 def price_of(model: str, own_file: Path | None = None) -> Price | None:
