@@ -155,6 +155,8 @@ install_units() {
     rendered "$source/deploy/logrotate.d/qaworker" | write /etc/logrotate.d/qaworker 0644
   fi
   run systemctl daemon-reload
+  # Where it runs, it is to run what was just installed: nobody but Prometheus notices.
+  run systemctl try-restart qa-celery-exporter.service
 }
 
 say_next() {
@@ -171,7 +173,7 @@ say_next() {
 # Whoever owns workers here, and until they have drained: they run what is about to be removed.
 stop_all() {
   if [[ -e $units/qa-celery.service ]]; then
-    run systemctl disable --now qa-celery-monitor.timer qa-celery.service
+    run systemctl disable --now qa-celery-monitor.timer qa-celery-exporter.service qa-celery.service
     # A stop of an umbrella that has failed does not wait for them.
     run systemctl stop 'qa-celery@*.service'
   fi

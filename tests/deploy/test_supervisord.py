@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from redis import Redis
@@ -39,6 +42,8 @@ class InForeground(Process):
             "QAWORKER_LOG_DIR": str(self._logs),
             "QAWORKER_WORKERS": "1",
             "QAWORKER_STOP_TIMEOUT_S": "330",
+            # Any port that is free.
+            "QAWORKER_EXPORTER_LISTEN": "127.0.0.1:0",
         } | env
         super().__init__(
             [
@@ -58,6 +63,14 @@ class InForeground(Process):
     @property
     def worker_log(self) -> str:
         return (self._logs / "celery_qa_worker-1.log").read_text(encoding="utf-8")
+
+    def is_watched(self) -> bool:
+        """Whether the exporter serves what it reads."""
+        log = (self._logs / "celery_qa_exporter.log").read_text(encoding="utf-8")
+        (serves,) = (line for line in log.splitlines() if "exporter_serves" in line)
+        url = f"http://127.0.0.1:{json.loads(serves)['port']}/readyz"
+        with urlopen(url, timeout=START_S) as response:
+            return bool(response.status == HTTPStatus.OK)
 
 
 @pytest.fixture
@@ -133,7 +146,7 @@ def test_nobody_else_reaches_the_control_socket(
 def test_it_can_be_scaled_and_outlives_its_workers(
     supervise: Supervise, redis_url: str, redis_client: Redis, short_path: Path
 ) -> None:
-    """What was started together is changed one by one."""
+    """What was started together is changed one by one; whoever watches is not blind without them."""
     foreground = supervise(redis_url, OPENAI_API_KEY="test-key")
     owner = Supervisord(short_path, short_path / "log", 330)
     pid = pid_of_worker(redis_client)
@@ -146,5 +159,6 @@ def test_it_can_be_scaled_and_outlives_its_workers(
     owner.stop(START_S)
     assert owner.owned() == []
     foreground.check_alive()
+    assert foreground.is_watched()
     owner.start(1, None)
     assert pid_of_worker(redis_client)

@@ -26,6 +26,7 @@ ENV_FILE = "/etc/qaworker/qaworker.env"
 KEY_FILE = "/etc/qaworker/openai_api_key"
 UMBRELLA = "qa-celery.service"
 INSTANCES = "qa-celery@*.service"
+EXPORTER = "qa-celery-exporter.service"
 
 
 def unit(number: int) -> str:
@@ -102,6 +103,10 @@ class SystemdHost(Container):
         """The main process of a worker, by the host's own count; 0 while there is none."""
         return int(self.property("MainPID", unit(number)))
 
+    def has_workers(self) -> bool:
+        """Whether any process of a worker is there."""
+        return self.run("pgrep", "--full", "qaworker worker", check=False).out != ""
+
     def restarts(self, number: int) -> int:
         """How often systemd started a worker again by itself."""
         return int(self.property("NRestarts", unit(number)))
@@ -121,8 +126,8 @@ class SystemdHost(Container):
         )
 
     def reset(self) -> None:
-        """Stop all workers and forget what a test did."""
-        self.systemctl("stop", UMBRELLA, INSTANCES)
+        """Stop all there is and forget what a test did."""
+        self.systemctl("stop", UMBRELLA, INSTANCES, EXPORTER)
         self.run("systemctl", "reset-failed")
         self.run("rm", "-f", "/run/qaworker.env")
         self.write(KEY_FILE, "")

@@ -65,6 +65,29 @@ def test_started_workers_consume_and_every_status_agrees(host: SystemdHost, site
     assert host.run("qaworker", "status", check=False).code == 3
 
 
+def test_metrics_outlive_the_workers(host: SystemdHost, site: Site) -> None:
+    """They start with them; after a stop they say that none is to run, and none does."""
+    site.simulate()
+    host.configure(OPENAI_BASE_URL=site.api.base_url)
+    host.systemctl("start", UMBRELLA)
+    up = metrics(host)
+    assert up["qaworker_workers_expected"] == WORKERS
+    assert len([name for name in up if name.startswith("qaworker_worker_memory")]) == WORKERS
+    host.systemctl("stop", UMBRELLA)
+    down = metrics(host)
+    assert down["qaworker_broker_up"] == 1
+    assert down["qaworker_workers_expected"] == 0
+    assert not [name for name in down if name.startswith("qaworker_worker_memory")]
+
+
+def metrics(host: SystemdHost) -> dict[str, float]:
+    """What the host's exporter shows, by name with labels."""
+    script = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9808/metrics').read().decode())"
+    text = host.run("/opt/qaworker/venv/bin/python", "-c", script).out
+    lines = (line.rsplit(" ", 1) for line in text.splitlines() if line and line[0] != "#")
+    return {name: float(value) for name, value in lines}
+
+
 class Systemctl:
     """Workers that ``systemctl`` starts and stops."""
 
@@ -80,7 +103,7 @@ class Systemctl:
 
     def stop(self, timeout_s: float) -> None:  # noqa: ARG002, the units have their own
         self._host.systemctl("stop", UMBRELLA)
-        assert self._host.run("pgrep", "--uid", "qaworker", check=False).out == ""
+        assert not self._host.has_workers()
 
     def kill(self, number: int) -> None:
         self._host.run("kill", "-KILL", str(self._host.pid(number)))
@@ -197,7 +220,7 @@ def test_a_stop_after_a_start_that_failed_leaves_nothing(host: SystemdHost, site
         client = site.generate(site.dataset(CHUNKS), "run", "--use-celery")
         site.wait_in_flight(1)
         host.run("/opt/qaworker/bin/start_celery.sh", "stop", timeout_s=STOP_S)
-        assert host.run("pgrep", "--uid", "qaworker", check=False).out == ""
+        assert not host.has_workers()
         assert host.property("ActiveState") == "inactive"
         assert set(fleet.expected(site.redis).values()) == {0}
         assert site.api.stats()["abandoned"] == 0
