@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -70,3 +71,21 @@ def test_every_setting_exists(document: str) -> None:
     fields: dict[str, Any] = Settings.model_fields
     settings = {f"QAWORKER_{name.upper()}" for name in fields} | OWNERS
     assert set(re.findall(r"QAWORKER_[A-Z_]+", read(document))) <= settings
+
+
+def test_the_capacity_table_is_computed() -> None:
+    head = "| workers | slots each | latency, s | requests a minute | tokens a minute |"
+    rows = read("RUNBOOK.md").partition(head)[2].partition("\n\n")[0].splitlines()[2:]
+    assert len(rows) > 5
+    for row in rows:
+        *given, calls, bound_by = (cell.strip() for cell in row.strip("|").split("|"))
+        workers, slots, latency_s, rpm, tpm, tokens = (
+            math.inf if cell == "none" else float(cell.replace(",", "")) for cell in given
+        )
+        bounds = {
+            "requests": rpm,
+            "tokens": tpm / tokens,
+            "slots": workers * slots * 60 / latency_s,
+        }
+        assert bound_by == min(bounds, key=lambda name: bounds[name]), row
+        assert float(calls.replace(",", "")) == int(bounds[bound_by]), row
