@@ -60,8 +60,6 @@ def serving(
     host, port = address
     try:
         server, thread = start_http_server(port, host, registry, **files)
-    except ssl.SSLError as error:
-        raise ConfigError(f"the certificate, or its key, is none ({error.reason})") from error
     except OSError as error:
         raise ConfigError(f"cannot serve metrics on {host}:{port}: {error.strerror}") from error
     _harden(server)
@@ -75,15 +73,25 @@ def serving(
 
 
 def _files(tls: Tls) -> dict[str, Any]:
-    files = {"certfile": tls.certificate, "keyfile": tls.key, "client_cafile": tls.client_ca}
-    for path in files.values():
+    """What prometheus-client calls them, found to be what they should be."""
+    for path in filter(None, (tls.certificate, tls.key, tls.client_ca)):
         try:
-            if path is not None:
-                path.read_bytes()
+            path.read_bytes()
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}: correct it, or its rights") from error
-    return {name: None if path is None else str(path) for name, path in files.items()} | {
-        "client_auth_required": tls.client_ca is not None
+    trial = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    names = f"{tls.certificate} and {tls.key}: not a certificate and its key"
+    try:
+        trial.load_cert_chain(tls.certificate, tls.key)
+        names = f"{tls.client_ca}: no certificates"
+        trial.load_verify_locations(tls.client_ca or tls.certificate)
+    except ssl.SSLError as error:
+        raise ConfigError(f"{names} ({error.reason})") from error
+    return {
+        "certfile": str(tls.certificate),
+        "keyfile": str(tls.key),
+        "client_cafile": None if tls.client_ca is None else str(tls.client_ca),
+        "client_auth_required": tls.client_ca is not None,
     }
 
 

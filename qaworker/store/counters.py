@@ -93,8 +93,8 @@ CALL: Final = Histogram("call", "model", (0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 100
 LIMITER_WAIT: Final = Histogram("limiter_wait", "model", (0.05, 0.25, 1, 2, 5, 10, 20, 30, 60, 120))
 TASK_WAIT: Final = Histogram("task_wait", "queue", (0.1, 1, 5, 15, 60, 300, 900, 3600, 14400))
 
-_TOTALS: Final = (CHUNKS, FAILURES, RETRIES, REDELIVERIES, REQUESTS, TOKENS, MICRO_DOLLARS)
-_HISTOGRAMS: Final = (CALL, LIMITER_WAIT, TASK_WAIT)
+TOTALS: Final = (CHUNKS, FAILURES, RETRIES, REDELIVERIES, REQUESTS, TOKENS, MICRO_DOLLARS)
+HISTOGRAMS: Final = (CALL, LIMITER_WAIT, TASK_WAIT)
 
 _Field = tuple[str, str]
 """Its name but for the model, and the model, if there is one."""
@@ -191,8 +191,8 @@ def counted(redis: Any) -> Counted:
         stored, models = pipe.execute()
     fields = {name.decode(): int(value) for name, value in stored.items()}
     return Counted(
-        {total: _total(fields, total) for total in _TOTALS},
-        {histogram: _durations(fields, histogram) for histogram in _HISTOGRAMS},
+        {total: _total(fields, total) for total in TOTALS},
+        {histogram: _durations(fields, histogram) for histogram in HISTOGRAMS},
         frozenset(model.decode() for model in models),
     )
 
