@@ -49,18 +49,19 @@ def command(*, run_dir: Path | None, is_all: bool, yes: bool) -> int:
                 return ExitCode.INTERRUPTED
         with console.status("removing what waits"):
             removed = cancelling.cancel(redis, broker, run_id)
-    console.print(f"removed: {_amount(removed)}; what workers hold runs to its end")
+    console.print(f"removed {_amount(removed)}; what workers hold runs to its end")
     return ExitCode.OK
 
 
 def _show(console: Console, found: Waiting) -> None:
     for run_id, messages in found.messages.most_common(RUNS_SHOWN):
-        console.print(f"run {run_id}: {messages} messages wait, {found.chunks[run_id]} chunks")
+        chunks = found.chunks[run_id]
+        console.print(f"run {run_id}: messages: {messages} (chunks: {chunks})")
     if (more := len(found.messages) - RUNS_SHOWN) > 0:
         console.print(f"and {more} more runs")
-    console.print(f"in all: {_amount(found)}")
+    console.print(f"in all, {_amount(found)}")
 
 
 def _amount(found: Waiting) -> str:
     messages, chunks, of_runs = found.messages.total(), found.chunks.total(), len(found.messages)
-    return f"{messages} messages ({chunks} chunks) of {of_runs} runs"
+    return f"messages: {messages} (chunks: {chunks}, runs: {of_runs})"

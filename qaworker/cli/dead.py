@@ -34,6 +34,8 @@ _FILTERS: Final = (
 _DETAIL_SHOWN: Final = 60
 _DIGEST_SHOWN: Final = 12
 _RAW_SHOWN: Final = 2_000
+_NONE: Final = "there is no such dead letter"
+_SEE: Final = "see `qaworker dead list`"
 
 
 def _selecting(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -62,7 +64,7 @@ def list_(*, as_json: bool, **filters: Any) -> int:
     if as_json:
         _print_json([letter.model_dump(mode="json", exclude={"raw"}) for letter in letters])
     else:
-        click.echo(_listed(letters) if letters else "there is no such dead letter")
+        click.echo(_listed(letters) if letters else _NONE)
     return ExitCode.OK
 
 
@@ -77,7 +79,7 @@ def show(*, as_json: bool, **filters: Any) -> int:
         _print_json([letter.model_dump(mode="json") for letter in letters])
     else:
         shown = [_shown(letter) for letter in letters]
-        click.echo("\n\n".join(shown) or "there is no such dead letter")
+        click.echo("\n\n".join(shown) or _NONE)
     return ExitCode.OK if letters else ExitCode.FAILED
 
 
@@ -101,13 +103,15 @@ def requeue(*, yes: bool, as_json: bool, **filters: Any) -> int:
         done = send_again(redis, letters, timedelta(days=values.outcome_days))
     if as_json:
         _print_json({"sent": done.sent, "unsent": done.unsent, "refused": done.refused})
-        return ExitCode.OK
-    click.echo(f"sent again: {done.sent} chunks")
-    if done.unsent:
-        click.echo(f"to be called by their run's own command, given again: {done.unsent} chunks")
-    for why, count in done.refused.items():
-        click.echo(f"not sent ({why}): {count}")
-    return ExitCode.OK
+    elif not letters:
+        click.echo(f"{_NONE}: {_SEE}", err=True)
+    else:
+        click.echo(f"chunks sent again: {done.sent}")
+        if done.unsent:
+            click.echo(f"left to their run's own command, given again: {done.unsent}")
+        for why, count in done.refused.items():
+            click.echo(f"not sent ({why}): {count}")
+    return ExitCode.OK if letters else ExitCode.FAILED
 
 
 @command.command("discard")
@@ -124,9 +128,11 @@ def discard(*, yes: bool, as_json: bool, **filters: Any) -> int:
         discarded = store.remove(letters)
     if as_json:
         _print_json({"discarded": discarded})
+    elif not letters:
+        click.echo(f"{_NONE}: {_SEE}", err=True)
     else:
-        click.echo(f"discarded: {discarded} dead letters")
-    return ExitCode.OK
+        click.echo(f"dead letters discarded: {discarded}")
+    return ExitCode.OK if letters else ExitCode.FAILED
 
 
 def _selection(
@@ -151,7 +157,7 @@ def _confirmed(letters: Sequence[DeadLetter], question: str, *, yes: bool) -> bo
     reasons = Counter(letter.reason for letter in letters)
     counted = ", ".join(f"{printable(reason)} {n}" for reason, n in reasons.most_common())
     runs_meant = len({letter.run_id for letter in letters})
-    click.echo(f"{len(letters)} dead letters of {runs_meant} runs: {counted}", err=True)
+    click.echo(f"dead letters: {len(letters)} ({counted}), runs: {runs_meant}", err=True)
     return click.confirm(question, err=True)
 
 

@@ -141,7 +141,7 @@ class _Watch:
 def _holdings(beat: Beat) -> str:
     if not beat.tasks:
         return "not obeyed yet"
-    return f"{beat.tasks} tasks, the oldest for {beat.oldest_task_s:.0f} s"
+    return f"tasks: {beat.tasks}, the oldest for {beat.oldest_task_s:.0f} s"
 
 
 def _say(console: Console, text: str) -> None:

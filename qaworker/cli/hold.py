@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +19,7 @@ from qaworker.llm.addresses import account
 from qaworker.settings import Settings
 from qaworker.status.spans import spoken
 from qaworker.store import holds, overview
+from qaworker.store.connections import now_s
 from qaworker.store.holds import Hold
 
 _AS_JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
@@ -41,11 +41,11 @@ def command() -> None:
 def list_(*, as_json: bool) -> int:
     """List the holds, the oldest first."""
     with runs.outcomes_redis(settings.load()) as redis:
-        found = holds.holds(redis)
+        found, now = holds.holds(redis), now_s(redis)
     if as_json:
         _print_json([hold.model_dump() for hold in found])
     else:
-        click.echo(_listed(found) if found else "nothing is held")
+        click.echo(_listed(found, now) if found else "nothing is held")
     return ExitCode.OK
 
 
@@ -76,7 +76,8 @@ def set_(*, scope: str, reason: str, as_json: bool) -> int:
 def release(*, scope: str, as_json: bool) -> int:
     """Release SCOPE, whoever held it: its calls go on within seconds.
 
-    When the cause is not gone, the first call that fails sets the hold again.
+    A run goes on with its own command, given again. When the cause is not gone, the first call that
+    fails sets the hold again.
     """
     values = settings.load()
     name = _scope(scope, values)
@@ -87,7 +88,12 @@ def release(*, scope: str, as_json: bool) -> int:
     if as_json:
         _print_json({"scope": name, "was_held": was_held, "waiting": waiting, "held": others})
     elif was_held:
-        click.echo(f"released {name}: calls go on within seconds; {waiting} messages wait")
+        goes_on = (
+            "its own command, given again, goes on"
+            if holds.run_of(name)
+            else f"calls go on within seconds (messages waiting: {waiting})"
+        )
+        click.echo(f"released {name}: {goes_on}")
         if others:
             click.echo(f"still held: {', '.join(map(printable, others))}")
     else:
@@ -110,16 +116,18 @@ def _waiting(broker: Redis) -> int:
     return sum(queue.ready + queue.unacknowledged for queue in overview.queues(broker))
 
 
-def _listed(found: Sequence[Hold]) -> str:
+def _listed(found: Sequence[Hold], now: float) -> str:
     headings = ("scope", "since", "by", "reason", "next try", "last error")
-    now = time.time()
     rows = [
         (
             printable(hold.scope),
             f"{spoken(max(0, now - hold.since))} ago",
             printable(hold.by),
             printable(hold.reason),
-            _NOT_NOW if hold.is_operators else f"in {spoken(max(0, hold.probe_at - now))}",
+            # A run is not tried: its budget is no matter of time.
+            _NOT_NOW
+            if hold.is_operators or hold.kind == "run"
+            else f"in {spoken(max(0, hold.probe_at - now))}",
             printable(hold.detail) or _NOT_NOW,
         )
         for hold in found

@@ -65,7 +65,7 @@ def test_when_all_is_cancelled_whatever_was_sent_goes_on_at_once(site: Site) -> 
 
     cancel = site.command("cancel", "--all", "--yes")
     assert cancel.wait_exit(20) == 0, cancel.output
-    assert "removed: 6 messages (80 chunks) of 2 runs" in cancel.output
+    assert "removed messages: 6 (chunks: 80, runs: 2)" in cancel.output
     assert client.wait_exit(15) == 75, client.output
     assert waiting(site) == 0
 

@@ -45,7 +45,7 @@ def test_a_person_is_asked(
             timeout=LONGEST_S,
             check=False,
         )
-    assert "in all: 1 messages (2 chunks) of 1 runs" in ran.stderr
+    assert "in all, messages: 1 (chunks: 2, runs: 1)" in ran.stderr
     is_removed = answer == "y"
     assert ran.returncode == (0 if is_removed else 130), ran.stderr
     assert redis_client.llen(QUEUE) == (0 if is_removed else 1)

@@ -150,7 +150,7 @@ def test_requeue_sends_and_says_what_it_did_not(
 ) -> None:
     ran = dead("requeue", "--yes")
     assert (ran.code, ran.err) == (0, "")
-    assert ran.out == "sent again: 2 chunks\nnot sent (unreadable): 1\n"
+    assert ran.out == "chunks sent again: 2\nnot sent (unreadable): 1\n"
     assert redis_client.llen(QUEUE) == 2
     assert left(redis_client) == letters[:1]
     assert json.loads(dead("requeue", "--yes", "--json").out)["refused"] == {"unreadable": 1}
@@ -160,7 +160,7 @@ def test_discard_removes_the_letters_alone(
     dead: Run, letters: list[DeadLetter], redis_client: Any
 ) -> None:
     ran = dead("discard", "--yes", "--reason", "refused")
-    assert (ran.code, ran.out) == (0, "discarded: 1 dead letters\n")
+    assert (ran.code, ran.out) == (0, "dead letters discarded: 1\n")
     assert left(redis_client) == [letters[0], letters[2]]
     assert redis_client.llen(QUEUE) == 0
 
@@ -188,7 +188,7 @@ def test_a_person_is_asked(
             timeout=LONGEST_S,
             check=False,
         )
-    assert "1 dead letters of 1 runs: invalid 1" in ran.stderr
+    assert "dead letters: 1 (invalid 1), runs: 1" in ran.stderr
     is_done = answer == "y"
     assert ran.returncode == (0 if is_done else 130), ran.stderr
     assert left(redis_client) == (letters[:2] if is_done else letters)
@@ -202,6 +202,16 @@ def test_without_a_terminal_nothing_happens_unasked(
     ran = dead(action)
     assert (ran.code, ran.out) == (2, "")
     assert "there is no terminal to ask at: give --yes" in ran.err
+    assert left(redis_client) == letters
+
+
+@pytest.mark.parametrize("action", ["requeue", "discard"])
+def test_what_is_not_there_is_said_and_fails(
+    dead: Run, letters: list[DeadLetter], redis_client: Redis, action: str
+) -> None:
+    ran = dead(action, "ffffffff")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.complaint == "there is no such dead letter: see `qaworker dead list`"
     assert left(redis_client) == letters
 
 

@@ -65,7 +65,7 @@ def test_what_still_has_tasks_is_waited_for_later(workers: Redis, run: Run, redi
     beat(workers, NAMES[0], state="quiet", tasks=2, oldest_task_s=7)
     ran = run("drain", "--worker", NAMES[0], "--timeout", "0", REDIS_URL=redis_url)
     assert ran.code == 75
-    assert f"{NAMES[0]}: 2 tasks, the oldest for 7 s" in ran.err
+    assert f"{NAMES[0]}: tasks: 2, the oldest for 7 s" in ran.err
     assert told(workers) == NAMES[:1]
 
 

@@ -44,7 +44,7 @@ def test_a_hold_is_set_listed_and_released(hold: Run, redis_client: Redis) -> No
 
     released = hold("release", "account")
     assert released.code == 0
-    assert released.out == f"released {own}: calls go on within seconds; 0 messages wait\n"
+    assert released.out == f"released {own}: calls go on within seconds (messages waiting: 0)\n"
     again = hold("release", own)
     assert (again.code, again.out) == (1, "")
     assert again.complaint == f"{own} was not held: see `qaworker hold list`"
@@ -67,7 +67,9 @@ def test_what_a_worker_holds_says_why_and_when_it_is_tried(
     listed: list[dict[str, Any]] = json.loads(hold("list", "--json").out)
     assert [one["scope"] for one in listed] == [scope, run_scope]
     assert listed[0].keys() == {"scope", "reason", "detail", "by", "since", "probe_at"}
+    assert hold("list").out.splitlines()[2].split()[-2:] == ["-", "-"], "a run is not tried"
     released = hold("release", "run:kiln")
+    assert "its own command, given again, goes on" in released.out
     assert released.out.endswith(f"still held: {scope}\n")
     as_json = json.loads(hold("release", scope, "--json").out)
     assert as_json == {"scope": scope, "was_held": True, "waiting": 0, "held": []}
