@@ -14,6 +14,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -140,6 +141,17 @@ class Stack:
             "--input-file", str(dataset), "--output", str(self.directory / run),
             log=f"{run}.log",
         )  # fmt: skip
+
+    def wait_for_calls(self, client: Process, calls: int) -> None:
+        """Return when the simulator has answered so many calls.
+
+        Raises:
+            SystemExit: the client ended before.
+        """
+        while self.simulator.stats()["calls"] < calls:
+            if client.exit_code is not None:
+                sys.exit(f"the client ended with {client.exit_code}:\n{client.output}")
+            time.sleep(0.25)
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """What the workers logged of this kind."""

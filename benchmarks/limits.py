@@ -13,18 +13,24 @@ Exit codes: 0; 1 something wanted was missed (of speeds, at full size alone).
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
-from benchmarks import harness, rates
+from benchmarks import fates, harness, outages, rates, spending
 from benchmarks.report import Figure, table
 
-CASES: Final[Mapping[str, tuple[str, tuple[str, ...], Callable[[float], list[Figure]]]]] = {
-    name: (rate.title, rate.rivals, functools.partial(rates.measure, rate))
-    for name, rate in rates.RATES.items()
+Case = tuple[str, Callable[[float], list[Figure]]]
+CASES: Final[Mapping[str, Case]] = {
+    **{name: (rate.title, partial(rates.measure, rate)) for name, rate in rates.RATES.items()},
+    "redis": ("Redis stopped for 20 s", outages.redis_away),
+    "known": ("10,000 chunks, all of them known", spending.known),
+    "budget": ("a budget of a third of the plan", spending.budget),
+    "faults": ("2,000 chunks, where 26 % of calls fail", fates.faults),
+    "503": ("3 minutes of nothing but 503", outages.provider_down),
+    "quota": ("the quota ends at half", outages.no_quota),
 }
 
 
@@ -37,10 +43,10 @@ def main() -> None:
     harness.print_machine()
     is_well = True
     for name in options.cases or CASES:
-        title, rivals, measure = CASES[name]
+        title, measure = CASES[name]
         begun = time.monotonic()
         figures = measure(options.scale)
-        shown, is_met = table(title, figures, rivals, is_full_size=options.scale >= 1)
+        shown, is_met = table(title, figures, is_full_size=options.scale >= 1)
         is_well &= is_met
         print(f"\n{name}, {time.monotonic() - begun:.0f} s\n\n{shown}", flush=True)
     if not is_well:

@@ -177,16 +177,16 @@ def measure(rate: Rate, scale: float) -> list[Figure]:
     """The figures of every way, one after the other."""
     with harness.stack(*rate.simulator_options()) as running:
         ours, handed_back = _ours(running, rate, scale)
-    rivals = []
+    rivals = {}
     for way in rate.rivals:
         with harness.stack(*rate.simulator_options()) as running:
-            rivals.append(_rival(running, rate, way, scale))
+            rivals[way] = _rival(running, rate, way, scale)
 
     def figure(
         name: str, of: str, form: str, *, least: float | None = None, most: float | None = None
     ) -> Figure:
-        value, *others = (getattr(kept, of) for kept in (ours, *rivals))
-        return Figure(name, value, tuple(others), least, most, form, is_of_full_size=True)
+        others = {way: getattr(kept, of) for way, kept in rivals.items()}
+        return Figure(name, getattr(ours, of), others, least, most, form, is_of_full_size=True)
 
     first = rate.most_refused_at_first
     return [
@@ -195,7 +195,7 @@ def measure(rate: Rate, scale: float) -> list[Figure]:
         figure("of all calls", "refused_share", ".2%", most=rate.most_refused),
         figure("429s in the warm-up", "refused_at_first", ",.0f", most=first),
         replace(figure("chunks given up", "given_up", ",.0f", most=0), is_of_full_size=False),
-        Figure("chunks handed back", handed_back, (None,) * len(rivals), form=".2%", most=0.01),
+        Figure("chunks handed back", handed_back, dict.fromkeys(rivals), most=0.01, form=".2%"),
         figure("CPU ms a call", "cpu_ms", ".2f", most=rate.most_cpu_ms),
     ]
 

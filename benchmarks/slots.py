@@ -60,27 +60,15 @@ class Moment:
         )
 
 
-def wait_for_calls(running: Stack, client: Process, calls: int) -> None:
-    """Return when the simulator has answered so many calls.
-
-    Raises:
-        SystemExit: the client ended before.
-    """
-    while running.simulator.stats()["calls"] < calls:
-        if client.exit_code is not None:
-            sys.exit(f"the client ended with {client.exit_code}:\n{client.output}")
-        time.sleep(0.25)
-
-
 def measure(running: Stack, chunks: int) -> tuple[Moment, str]:
     """What happened in the middle 60 % of the calls, and a line on memory."""
     dataset = running.directory / "passages.jsonl"
     harness.write_passages(dataset, chunks, tokens=300)
     running.start_workers(WORKERS)
     client = running.generate(dataset)
-    wait_for_calls(running, client, int(chunks * 0.2))
+    running.wait_for_calls(client, int(chunks * 0.2))
     begin = Moment.of(running, client)
-    wait_for_calls(running, client, int(chunks * 0.8))
+    running.wait_for_calls(client, int(chunks * 0.8))
     end = Moment.of(running, client)
     workers = " + ".join(f"{harness.memory_mib(w.pid):.0f}" for w in running.workers)
     memory = f"resident MiB: workers {workers}, client {harness.memory_mib(client.pid):.0f}"
