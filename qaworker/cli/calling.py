@@ -13,9 +13,9 @@ from qaworker.store.holds import BUDGET, PROBE_EVERY, UNPRICED, Hold
 
 
 def held(shared: Shared, workers: Sequence[Worker]) -> Iterator[str]:
-    """Two lines for each hold: what is held and why, and what ends it."""
+    """Two lines for each hold, accounts first: what is held and why, and what ends it."""
     accounts = {worker.account for worker in workers if worker.is_living}
-    for hold in shared.holds:
+    for hold in sorted(shared.holds, key=lambda hold: hold.kind):  # as the alphabet has it
         why = f"{hold.reason}: {hold.detail}" if hold.detail else hold.reason
         yield _("Held: {scope} since {since} ({span}): {why}").format(
             scope=printable(hold.scope),
@@ -44,6 +44,12 @@ def _remedy(hold: Hold, *, is_used: bool) -> str:
             "correct the account: one call every {every_s:g} s tries it, and work goes on by itself"
             " (`qaworker hold release {scope}` tries at once; a new key takes"
             " `start_celery.sh restart`)"
+        )
+    if hold.kind == "model":
+        return _(
+            "correct the model, or take its run back with `qaworker cancel`: one call every"
+            " {every_s:g} s tries it, and work goes on by itself (`qaworker hold release {scope}`"
+            " tries at once)"
         )
     return _(
         "one call every {every_s:g} s tries, and work goes on by itself"
@@ -90,6 +96,7 @@ def _states(limiter: LimiterState, now: float) -> Iterator[str]:
         span = spoken(max(0.0, now - limiter.waits_since))
         yield _("at its limit for {span}").format(span=span)
     elif limiter.paused_until is None:
-        yield _("below its limit")
+        is_limited = limiter.requests.per_minute or limiter.tokens.per_minute
+        yield _("below its limit") if is_limited else "-"
     if limiter.share < 1:
         yield _("slowed to {share:.0%}").format(share=limiter.share)
