@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
@@ -98,6 +98,8 @@ HISTOGRAMS: Final = (CALL, LIMITER_WAIT, TASK_WAIT)
 
 _Field = tuple[str, str]
 """Its name but for the model, and the model, if there is one."""
+_Stored = tuple[str, int]
+"""The labels of a field, joined, and its value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,30 +191,31 @@ def counted(redis: Any) -> Counted:
         pipe.hgetall(keys.counters())
         pipe.smembers(keys.counted_models())
         stored, models = pipe.execute()
-    fields = {name.decode(): int(value) for name, value in stored.items()}
+    fields: defaultdict[str, list[_Stored]] = defaultdict(list)
+    for field_name, value in stored.items():
+        name, _, labels = field_name.decode().partition("|")
+        fields[name].append((labels, int(value)))
     return Counted(
-        {total: _total(fields, total) for total in TOTALS},
-        {histogram: _durations(fields, histogram) for histogram in HISTOGRAMS},
+        {total: _total(fields[total.name], len(total.labels)) for total in TOTALS},
+        {histogram: _durations(fields[histogram.name], histogram) for histogram in HISTOGRAMS},
         frozenset(model.decode() for model in models),
     )
 
 
-def _total(fields: Mapping[str, int], total: Total) -> dict[tuple[str, ...], int]:
+def _total(stored: Sequence[_Stored], labels: int) -> dict[tuple[str, ...], int]:
     found = {}
-    for name, value in fields.items():
-        first, *labels = name.split("|", len(total.labels))
-        if first == total.name and len(labels) == len(total.labels):
-            found[tuple(labels)] = value
+    for joined, value in stored:
+        values = tuple(joined.split("|", labels - 1)) if joined else ()
+        if len(values) == labels:
+            found[values] = value
     return found
 
 
-def _durations(fields: Mapping[str, int], histogram: Histogram) -> dict[str, Durations]:
-    counts: dict[str, list[int]] = defaultdict(lambda: [0] * (len(histogram.bounds_s) + 1))
+def _durations(stored: Sequence[_Stored], histogram: Histogram) -> dict[str, Durations]:
+    counts: defaultdict[str, list[int]] = defaultdict(lambda: [0] * (len(histogram.bounds_s) + 1))
     sums: Counter[str] = Counter()
-    for name, value in fields.items():
-        first, part, label = (*name.split("|", 2), "", "")[:3]
-        if first != histogram.name:
-            continue
+    for joined, value in stored:
+        part, _, label = joined.partition("|")
         if part == _SUM:
             sums[label] += value
         else:
