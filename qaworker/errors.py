@@ -232,7 +232,7 @@ class HaltError(CallError):
 
 
 class ProviderDown(HaltError):
-    """The provider is not available: half of the last calls failed."""
+    """The provider is not available: half of the last calls failed, or all of the last chunk's."""
 
     reason = "provider_down"
 

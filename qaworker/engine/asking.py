@@ -55,6 +55,10 @@ class Asking:
             deaths=max(work.deaths.get(digest, 0) for digest in chunks),
             # Those that failed together have one attempt left alone.
             attempts=min(spent.attempts, ATTEMPTS - 1),
+            probes=spent.probes,
+            failing_since_s=asyncio.get_running_loop().time() if spent.attempts else None,
+            was_truncated=spent.was_truncated,
+            repair=spent.repair,
             paying_run=work.batch.run_id if work.batch.is_budgeted else None,
             is_stopping=work.is_stopping,
         )

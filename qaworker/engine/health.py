@@ -19,10 +19,13 @@ class Health:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._calls: deque[tuple[float, bool]] = deque(maxlen=LARGEST_WINDOW)
+        self._answered_at_s: float | None = None
 
     def note(self, *, is_available: bool) -> None:
         """A call ended so."""
         self._calls.append((self._clock(), is_available))
+        if is_available:
+            self._answered_at_s = self._clock()
 
     def is_down(self) -> bool:
         """Whether half of the last calls failed, of those of the last WINDOW_S."""
@@ -30,6 +33,10 @@ class Health:
         recent = [is_available for at, is_available in self._calls if at >= since]
         failures = recent.count(False)
         return failures >= LEAST_FAILURES and 2 * failures >= len(recent)
+
+    def has_answered_since(self, at_s: float) -> bool:
+        """Whether the provider answered anybody after that moment of the clock."""
+        return self._answered_at_s is not None and self._answered_at_s > at_s
 
     def forget(self) -> None:
         """Begin anew, as after a hold."""

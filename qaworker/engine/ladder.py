@@ -7,6 +7,8 @@ throttled          everybody pauses as long as the provider asks no
 halted             all workers are held until a probe succeeds  no
 unavailable        again after 5, 10 and 20 s, with jitter      yes, four at most in a run
 half of the calls  the account is held, as when it is broken    no
+everybody's calls  likewise, when a chunk's last attempt fails  no, once in a run
+a probe's          the account stays held                       no, so long as MOST_PROBES last
 truncated          once more with twice the output cap          its own single chance
 invalid            once more, saying what was wrong             its own single chance
 permanent          dead                                         -
@@ -53,6 +55,9 @@ log = logs.get(__name__)
 BACKOFF_S = (5.0, 10.0, 20.0)
 ATTEMPTS = len(BACKOFF_S) + 1
 LARGER_CAP = 2.0
+# Whether the provider is down or answers this chunk alone never, nobody can tell when no other is
+# left: at one every 15 s, half an hour.
+MOST_PROBES = 120
 
 
 class Generator(Protocol):
@@ -99,7 +104,7 @@ class Ladder:
         self._turnstile = turnstile
         self._purse = purse
         self._suspects = suspects
-        self._health = Health(lambda: asyncio.get_running_loop().time())
+        self._health = Health(_now_s)
         self._call_timeout_s = call_timeout_s
         self.calls_in_flight = 0
 
@@ -110,24 +115,22 @@ class Ladder:
             CallError: the last failure; the prompt cannot succeed as it is.
             HandedBack: the prompt was stopped first.
         """
-        cap_factor = 1.0
-        repair: str | None = None
         while True:
             try:
-                return await self._call(prompt, cap_factor=cap_factor, repair=repair)
+                return await self._call(prompt)
             except HaltError:
                 continue  # to the gate, which it shut
             except ProviderThrottled as error:
                 await self._turnstile.learn(prompt.model, error.reported)
                 await self._turnstile.pause(prompt.model, error.retry_after_s or BACKOFF_S[0])
             except AnswerTruncated:
-                if cap_factor == LARGER_CAP:
+                if prompt.was_truncated:
                     raise
-                cap_factor = LARGER_CAP
+                prompt.was_truncated = True
             except AnswerInvalid as error:
-                if repair is not None:
+                if prompt.repair:
                     raise
-                repair = str(error)
+                prompt.repair = str(error)
             except ProviderUnavailable as error:
                 prompt.attempts += 1
                 if prompt.attempts >= ATTEMPTS:
@@ -137,11 +140,16 @@ class Ladder:
                 async with prompt.waiting():
                     await asyncio.sleep(delay_s)
 
-    async def _call(self, prompt: Prompt, *, cap_factor: float, repair: str | None) -> Answer:
+    async def _call(self, prompt: Prompt) -> Answer:
         if prompt.deaths >= MOST_DEATHS:
             raise WorkerDied
+        cap_factor = LARGER_CAP if prompt.was_truncated else 1.0
         tokens = self._generator.tokens(
-            prompt.chunks, prompt.config, prompt.model, cap_factor=cap_factor, repair=repair
+            prompt.chunks,
+            prompt.config,
+            prompt.model,
+            cap_factor=cap_factor,
+            repair=prompt.repair or None,
         )
         async with prompt.waiting():
             passes, passage, money, company = await self._enter(prompt, tokens)
@@ -149,7 +157,7 @@ class Ladder:
             self.calls_in_flight += 1
             try:
                 async with prompt.calling(self._call_timeout_s):
-                    answer = await self._generate(prompt, cap_factor=cap_factor, repair=repair)
+                    answer = await self._generate(prompt, cap_factor=cap_factor)
             except CallError as error:
                 # What the provider took for a call that it says nothing of stays charged in full.
                 if error.usage is not None or isinstance(error, ProviderThrottled):
@@ -158,7 +166,7 @@ class Ladder:
                     money.give_back()
                 money.charge(error.usage or Usage())
                 prompt.usage += error.usage or Usage()
-                self._failed(error, passes)
+                self._failed(prompt, error, passes)
                 raise
             finally:
                 self.calls_in_flight -= 1
@@ -173,7 +181,7 @@ class Ladder:
         self._health.note(is_available=True)
         self._gates.answered(passes)
 
-    def _failed(self, error: CallError, passes: Passes) -> None:
+    def _failed(self, prompt: Prompt, error: CallError, passes: Passes) -> None:
         """Learn what a failed call shows of the account, the model and the provider.
 
         Raises:
@@ -182,7 +190,7 @@ class Ladder:
         if isinstance(error, HaltError):
             self._gates.refused(error, passes)
         elif isinstance(error, ProviderUnavailable):
-            if self._is_down(passes):
+            if self._is_down(prompt, passes):
                 down = ProviderDown(str(error))
                 self._gates.refused(down, passes)
                 raise down from error
@@ -190,20 +198,41 @@ class Ladder:
             # The provider did answer: the account works.
             self._answered(passes)
 
-    def _is_down(self, passes: Passes) -> bool:
+    def _is_down(self, prompt: Prompt, passes: Passes) -> bool:
         """Whether a call that the provider was not available for is one of an outage."""
-        if not self._gates.honour(passes) or self._gates.account.halted_by is not None:
+        if not self._gates.honour(passes):
             return True
+        if self._gates.account.halted_by is not None:
+            prompt.probes += 1
+            return prompt.probes < MOST_PROBES
         self._health.note(is_available=False)
-        if not self._health.is_down():
+        if self._health.is_down():
+            self._health.forget()
+            return True
+        return self._is_left_alone(prompt)
+
+    def _is_left_alone(self, prompt: Prompt) -> bool:
+        """Whether a prompt that would be dead cannot be told from an outage by other calls.
+
+        Where it held the account before, somebody was answered since, as that released the hold.
+        """
+        if prompt.failing_since_s is None:
+            prompt.failing_since_s = _now_s()
+        if prompt.attempts + 1 < ATTEMPTS or prompt.probes:
             return False
-        self._health.forget()
+        if self._health.has_answered_since(prompt.failing_since_s):
+            return False
+        prompt.probes = 1
         return True
 
-    async def _generate(self, prompt: Prompt, *, cap_factor: float, repair: str | None) -> Answer:
+    async def _generate(self, prompt: Prompt, *, cap_factor: float) -> Answer:
         try:
             return await self._generator.ask(
-                prompt.chunks, prompt.config, prompt.model, cap_factor=cap_factor, repair=repair
+                prompt.chunks,
+                prompt.config,
+                prompt.model,
+                cap_factor=cap_factor,
+                repair=prompt.repair or None,
             )
         except CallError:
             raise
@@ -233,6 +262,10 @@ class Ladder:
                 if self._gates.honour(passes):
                     undoing.pop_all()
                     return passes, passage, money, company
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _total(usage: Usage) -> int:

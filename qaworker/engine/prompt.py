@@ -26,6 +26,13 @@ class Prompt:
     calls: int
     digests: tuple[str, ...] = ()
     attempts: int = 0
+    probes: int = 0
+    """Calls that failed while the account was held, or held it."""
+    was_truncated: bool = False
+    repair: str = ""
+    """What was wrong with the last answer."""
+    failing_since_s: float | None = None
+    """When the provider was first not available, by the loop's clock."""
     deaths: int = 0
     """Workers that died while they asked; see :mod:`qaworker.engine.suspects`."""
     paying_run: str | None = None

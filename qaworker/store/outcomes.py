@@ -78,15 +78,24 @@ class Spent(Value):
 
     attempts: int = 0
     """Calls the provider failed; see :mod:`qaworker.engine.ladder` for those that count."""
+    probes: int = 0
+    """Calls that failed while the account was held, or held it."""
     calls: int = 0
     usage: Usage = Usage()
+    was_truncated: bool = False
+    """Whether it had its chance with a larger cap."""
+    repair: str = ""
+    """What was wrong with an answer, if it had its chance to be repaired."""
 
     def __add__(self, other: Spent) -> Spent:
-        """What was spent on chunks that are asked together: the most attempts, the sum of the rest."""
+        """What was spent on chunks that are asked together: the most attempts, the sum of the cost."""
         return Spent(
             attempts=max(self.attempts, other.attempts),
+            probes=max(self.probes, other.probes),
             calls=self.calls + other.calls,
             usage=self.usage + other.usage,
+            was_truncated=self.was_truncated or other.was_truncated,
+            repair=self.repair or other.repair,
         )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
+from typing import TypeVar
 
 from qaworker.engine.batches import Batch, parse_batch
-from qaworker.engine.engine import Shared
+from qaworker.engine.engine import Engine, Shared
 from qaworker.engine.gate import Gates
 from qaworker.engine.held_runs import HeldRuns
 from qaworker.engine.holding import Holding
@@ -34,6 +35,8 @@ from qaworker.store.outcomes import (
     settles,
 )
 from tests.support.virtual_time import now_s
+
+T = TypeVar("T")
 
 TEXTS: dict[Language, str] = {
     "en": "The mill at Darrow ground its last corn in the autumn of 1911.",
@@ -143,6 +146,29 @@ class FakeGenerator:
         if isinstance(reply, Exception):
             raise reply
         return reply
+
+
+def is_other(call: Call) -> bool:
+    """Whether it is one of :func:`among_others`."""
+    return all(one.chunk_id.startswith("other-") for one in call.chunks)
+
+
+async def among_others(engine: Engine, work: Awaitable[T]) -> T:
+    """Wait for some work while the provider answers chunks of another run."""
+
+    async def others() -> None:
+        for number in count():
+            other = chunk(number).model_copy(
+                update={"chunk_id": f"other-{number}", "text": f"Other {number}"}
+            )
+            await engine.process(batch(other, run_id="others"))
+
+    neighbour = asyncio.create_task(others())
+    try:
+        return await work
+    finally:
+        neighbour.cancel()
+        await asyncio.wait([neighbour])
 
 
 def replies(*each: Exception | None) -> Callable[[Call], Answer | Exception]:

@@ -12,7 +12,10 @@ import pytest
 
 from qaworker.engine.batches import Batch
 from qaworker.engine.engine import MOST_UNDECIDED, Engine, Limits, running
+from qaworker.engine.ladder import ATTEMPTS, MOST_PROBES
 from qaworker.errors import (
+    AnswerInvalid,
+    AnswerTruncated,
     CallError,
     HaltError,
     ModelRefused,
@@ -21,17 +24,22 @@ from qaworker.errors import (
     RequestRefused,
     StoreUnavailable,
 )
+from qaworker.llm.generator import Answer
 from qaworker.models import Language, Outcome, Usage
 from qaworker.store.outcomes import CLAIM_TTL, Claims, Notice, Spent
 from tests.support.virtual_time import now_s, run
 from tests.unit.engine.fakes import (
     USAGE,
+    Call,
     FakeGenerator,
+    FakeHolds,
     FakeRedis,
     FakeStore,
+    among_others,
     answer,
     batch,
     chunk,
+    is_other,
     replies,
     shared,
 )
@@ -308,8 +316,10 @@ def test_an_answer_without_an_acceptable_pair_is_a_rejection(redis: FakeRedis) -
 
 def test_a_dead_chunk_counts_every_call_and_hides_keys(redis: FakeRedis) -> None:
     message = "down: Bearer sk-canary-0123456789 " + "x" * 500
-    generator = FakeGenerator(lambda _: ProviderUnavailable(message, usage=USAGE))
-    outcomes = with_engine(lambda engine: engine.process(batch(chunk(1))), generator, redis)
+    failure = ProviderUnavailable(message, usage=USAGE)
+    generator = FakeGenerator(lambda call: answer(call.chunks) if is_other(call) else failure)
+    made = batch(chunk(1))
+    outcomes = with_engine(lambda e: among_others(e, e.process(made)), generator, redis)
     [outcome] = outcomes.values()
     assert (outcome.kind, outcome.reason) == ("dead", "unavailable")
     assert totals(outcomes) == (4, sum([USAGE] * 4, Usage()))
@@ -322,7 +332,7 @@ def test_a_dead_chunk_leaves_a_letter_and_no_other_does(redis: FakeRedis) -> Non
         lambda call: ProviderUnavailable("500") if call.ids == ["ja-1"] else answer(call.chunks)
     )
     made = replace(batch(chunk(0), chunk(1, "ja")), queue="low_priority")
-    with_engine(lambda engine: engine.process(made), generator, redis)
+    with_engine(lambda e: among_others(e, e.process(made)), generator, redis)
     written = {notice.digest: notice for write in redis.writes for notice in write}
     assert written[made.digests[0]].letter is None
     letter = written[made.digests[1]].letter
@@ -480,8 +490,9 @@ async def deliver(engine: Engine, made: Batch) -> list[int]:
     """Process a batch until no message is left; how many outcomes each delivery had."""
     found: list[int] = []
     while not found or found[-1] < len(made.digests):
-        assert len(found) < 20, "it goes on for ever"
+        assert len(found) < 50, "it goes on for ever"
         found.append(len(await engine.process(made)))
+        await asyncio.sleep(1)
     return found
 
 
@@ -492,16 +503,24 @@ def test_a_chunk_whose_calls_all_fail_is_dead_after_four_of_all_deliveries(
     redis: FakeRedis, latency_s: float, deliveries: int
 ) -> None:
     """Four calls of 100 s and the waits between them do not fit into a task."""
-    generator = FakeGenerator(
-        lambda _: ProviderUnavailable("500", usage=USAGE), latency_s=lambda _: latency_s
-    )
+    failed: list[Call] = []
+
+    def reply(call: Call) -> Answer | Exception:
+        if is_other(call):
+            return answer(call.chunks)
+        failed.append(call)
+        return ProviderUnavailable("500", usage=USAGE)
+
+    generator = FakeGenerator(reply, latency_s=lambda call: 1 if is_other(call) else latency_s)
     made = batch(*map(chunk, range(4)))
-    found = with_engine(lambda engine: deliver(engine, made), generator, redis)
+    limits = replace(LIMITS, calls_in_flight=5)
+    found = with_engine(lambda e: among_others(e, deliver(e, made)), generator, redis, limits)
     assert len(found) == deliveries
-    assert len(generator.calls) == 16
-    for outcome in redis.outcomes.values():
+    assert sum(not is_other(call) for call in generator.calls) == 16
+    for digest in made.digests:
+        outcome = redis.outcomes[digest]
         assert (outcome.kind, outcome.reason, outcome.calls) == ("dead", "unavailable", 4)
-        assert outcome.usage.input == USAGE.input * generator.answered / 4
+        assert outcome.usage.input == USAGE.input * len(failed) / 4
     assert redis.spent == {}
 
 
@@ -510,11 +529,76 @@ def test_chunks_of_a_prompt_whose_calls_all_fail_end_too(
     redis: FakeRedis, call_timeout_s: float
 ) -> None:
     limits = Limits(4, call_timeout_s, LIMITS.soft_limit_s, LIMITS.hard_limit_s)
-    generator = FakeGenerator(latency_s=lambda _: 10_000)
+    generator = FakeGenerator(latency_s=lambda call: 1 if is_other(call) else 10_000)
     made = batch(*map(chunk, range(3)), batch_chunks=3)
-    with_engine(lambda engine: deliver(engine, made), generator, redis, limits)
+    with_engine(lambda e: among_others(e, deliver(e, made)), generator, redis, limits)
+    outcomes = {digest: redis.outcomes[digest] for digest in made.digests}
+    assert {outcome.reason for outcome in outcomes.values()} == {"unavailable"}
+    calls = sum(not is_other(call) for call in generator.calls)
+    assert totals(outcomes)[0] == calls <= 4 + 3
+
+
+@pytest.mark.parametrize("chunks", [1, 4])
+def test_in_an_outage_no_chunk_dies_however_few_are_left(redis: FakeRedis, chunks: int) -> None:
+    generator = FakeGenerator(
+        lambda call: ProviderUnavailable("503") if call.at_s < 600 else answer(call.chunks)
+    )
+    made = batch(*map(chunk, range(chunks)))
+
+    async def scenario(engine: Engine) -> float:
+        await deliver(engine, made)
+        return now_s()
+
+    assert with_engine(scenario, generator, redis) < 620
+    assert {outcome.kind for outcome in redis.outcomes.values()} == {"ok"}
+
+
+@pytest.mark.parametrize("chunks", [1, 4])
+def test_chunks_that_are_left_and_never_answered_end_at_last(redis: FakeRedis, chunks: int) -> None:
+    generator = FakeGenerator(lambda _: ProviderUnavailable("503"))
+    made = batch(*map(chunk, range(chunks)))
+    with_engine(lambda engine: deliver(engine, made), generator, redis)
     assert {outcome.reason for outcome in redis.outcomes.values()} == {"unavailable"}
-    assert totals(redis.outcomes)[0] == len(generator.calls) <= 4 + 3
+    assert len(generator.calls) <= chunks * (MOST_PROBES + ATTEMPTS)
+
+
+def test_who_holds_the_account_by_itself_does_so_once(redis: FakeRedis) -> None:
+    """Another process may be answered all the time, so that the hold is released at once."""
+    holds = FakeHolds()
+    generator = FakeGenerator(lambda _: ProviderUnavailable("500"))
+
+    async def scenario() -> int:
+        async with running(generator, FakeStore(redis), shared(holds), LIMITS) as engine:
+            asking = asyncio.create_task(engine.process(batch(chunk(1))))
+            found = 0
+            while not asking.done():
+                await asyncio.sleep(0.5)
+                for scope in tuple(holds.held):
+                    found += await holds.release(scope)
+            return found
+
+    assert run(scenario()) == 1
+    assert [outcome.reason for outcome in redis.outcomes.values()] == ["unavailable"]
+
+
+def test_the_chances_of_a_chunk_are_those_of_all_deliveries(redis: FakeRedis) -> None:
+    failures = [AnswerTruncated(), AnswerInvalid("no JSON")] * 2
+    generator = FakeGenerator(replies(*failures))
+    made = batch(chunk(1))
+
+    async def scenario(engine: Engine) -> list[int]:
+        found = []
+        for _ in range(3):
+            asking = asyncio.create_task(engine.process(made))
+            asyncio.get_running_loop().call_later(0.5, engine.drain)
+            found.append(len(await asking))
+            engine._is_draining = False
+        return found
+
+    assert with_engine(scenario, generator, redis) == [0, 0, 1]
+    asked = [(call.cap_factor, call.repair) for call in generator.calls]
+    assert asked == [(1.0, None), (2.0, None), (2.0, "no JSON")]
+    assert [outcome.reason for outcome in redis.outcomes.values()] == ["truncated"]
 
 
 def test_what_was_spent_in_vain_counts_in_the_run_and_in_no_other(redis: FakeRedis) -> None:

@@ -65,6 +65,17 @@ def test_after_a_hold_it_begins_anew(health: Health) -> None:
     assert not health.is_down()
 
 
+def test_an_answer_is_remembered_however_many_failures_follow(health: Health, clock: Clock) -> None:
+    assert not health.has_answered_since(-1)
+    clock.now_s = 10
+    note(health, "+")
+    clock.now_s = 1000
+    note(health, "-" * 1000)
+    health.forget()
+    assert health.has_answered_since(9)
+    assert not health.has_answered_since(10)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_provider_that_fails_now_and_then_is_not_down(
     health: Health, clock: Clock, seed: int
