@@ -38,7 +38,13 @@ def command(
         broker = stack.enter_context(runs.queue_redis(values))
         limit = spending.open_budget(values, ledger, redis, budget)
         driver = runs.queue_driver(ledger, redis, broker, limit, ready_tasks=values.ready_tasks)
-        code = runs.drive(console, driver, ledger, held=runs.Held(redis), timeout_s=timeout)
+        code = runs.drive(
+            console,
+            driver,
+            ledger,
+            held=runs.Held(redis, ledger.description["model"]),
+            timeout_s=timeout,
+        )
         if code is not ExitCode.OK:
             return code
         seconds = time.monotonic() - started_at

@@ -65,7 +65,7 @@ def command(
             if celery_workers:
                 runs.tell_workers(console, redis, celery_workers)
             driver = runs.queue_driver(ledger, redis, broker, limit, ready_tasks=values.ready_tasks)
-            code = runs.drive(console, driver, ledger, held=runs.Held(redis))
+            code = runs.drive(console, driver, ledger, held=runs.Held(redis, request.model))
         else:
             driver = stack.enter_context(runs.local_driver(values, ledger, redis, limit))
             code = runs.drive(console, driver, ledger)

@@ -24,7 +24,7 @@ from qaworker.exports.files import export
 from qaworker.exports.summary import summarize
 from qaworker.models import GenerationConfig
 from qaworker.settings import Settings
-from qaworker.store import heartbeats
+from qaworker.store import heartbeats, holds
 from qaworker.store.connections import connect, require
 from qaworker.store.ledger import Ledger
 from qaworker.store.outcomes import OutcomeReader
@@ -103,24 +103,35 @@ def tell_workers(console: Console, redis: Redis, expected: int) -> None:
 
 
 class Held:
-    """Asks workers why nothing moves."""
+    """Finds out why nothing moves."""
 
-    def __init__(self, redis: Redis, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, redis: Redis, model: str, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Begin to watch; ``model`` is the run's."""
         self._redis = redis
+        self._model = model
         self._clock = clock
         self._awaited_until = clock() + BEATS_WITHIN_S
 
     def __call__(self) -> Sequence[str]:
-        """Empty while they call, or cannot be asked."""
+        """Empty while workers call, or nobody knows."""
         try:
             living = heartbeats.living(self._redis)
+            found = holds.holds(self._redis)
         except StoreUnavailable:
             return ()
-        if living or self._clock() < self._awaited_until:
-            reasons = sorted({beat.held for beat in living if beat.held})
-            return [f"workers call nobody for now: {reason}" for reason in reasons]
+        if not living and self._clock() >= self._awaited_until:
+            told = "start them with `qaworker worker`; the run waits for them"
+            return [f"no worker process answers: {told}"]
+        accounts = {beat.account for beat in living}
+        whom = dict.fromkeys(map(holds.account_scope, accounts), "nobody") | {
+            holds.model_scope(account, self._model): f"no {self._model}" for account in accounts
+        }
         return [
-            "no worker process answers: start them with `qaworker worker`; the run waits for them"
+            f"workers call {whom[hold.scope]} for now: {hold.detail or hold.reason}"
+            for hold in found
+            if hold.scope in whom
         ]
 
 

@@ -24,6 +24,7 @@ from qaworker.status import gathering
 from qaworker.status.picture import Status
 from qaworker.store import fleet, heartbeats
 from qaworker.store.heartbeats import Beat
+from qaworker.store.holds import release, set_hold
 from tests.support.webhooks import WebhookServer
 
 HOST = socket.gethostname()
@@ -161,6 +162,22 @@ def test_a_frozen_queue_is_not_over_because_redis_is_away(
     assert looked(values, webhook).code == 1
     told = [(n["check"], n["event"]) for post in server.taken for n in post["notices"]]
     assert told == [("queue-length", "opened"), ("redis", "opened"), ("redis", "recovered")]
+
+
+def test_a_held_account_is_told_once_and_when_it_is_released(
+    values: Settings, redis_client: Redis, server: WebhookServer
+) -> None:
+    heartbeats.beat(redis_client, ALIVE.model_copy(update={"account": "1a2b3c4d"}))
+    set_hold(redis_client, "account@1a2b3c4d", "halted", detail="no quota", by="host:1")
+    webhook = Webhook(server.url)
+    for _ in range(2):
+        assert looked(values, webhook).code == 2
+    release(redis_client, "account@1a2b3c4d")
+    for _ in range(2):
+        assert looked(values, webhook).code == 0
+    told = [(n["check"], n["event"]) for post in server.taken for n in post["notices"]]
+    assert told == [("held", "opened"), ("held", "recovered")]
+    assert "no quota" in server.taken[0]["text"]
 
 
 def test_where_nothing_can_be_looked_at_it_is_unknown(values: Settings, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ UNREADABLE = {
 
 @pytest.mark.parametrize("content", UNREADABLE.values(), ids=UNREADABLE)
 def test_with_a_dataset_that_cannot_be_read(
-    run: Run, redis_url: str, tmp_path: Path, content: bytes | None
+    run: Run, redis_url: str, redis_client: Redis, tmp_path: Path, content: bytes | None
 ) -> None:
     name = "bad.csv.gz" if content is not None and content[:2] == b"\x1f\x8b" else "bad.csv"
     if content is not None:
@@ -105,6 +105,7 @@ def test_with_a_dataset_that_cannot_be_read(
     ran = run("generate", "--input-file", name, REDIS_URL=redis_url, OPENAI_API_KEY=KEY)
     assert (ran.code, ran.out) == (65, "")
     assert name in ran.complaint
+    assert not redis_client.keys(), "nothing was sent"
 
 
 def test_with_a_preset_whose_file_is_not_there(run: Run, redis_url: str) -> None:

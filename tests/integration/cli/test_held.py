@@ -4,24 +4,41 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from redis import Redis
 
 from qaworker.cli.runs import BEATS_WITHIN_S, Held
 from qaworker.store import heartbeats
 from qaworker.store.heartbeats import Beat
+from qaworker.store.holds import set_hold
 
 
 def test_workers_are_given_time_to_come(redis_client: Redis) -> None:
     now_s = 0.0
-    held = Held(redis_client, clock=lambda: now_s)
+    held = Held(redis_client, "gpt-5-mini", clock=lambda: now_s)
     assert list(held()) == []
     now_s = BEATS_WITHIN_S
     [line] = held()
     assert line.startswith("no worker process answers: start them")
 
-    name, counts = "qa_worker-1@host", {"calls_in_flight": 0, "chunks_done": 0}
-    beat = Beat(name=name, pid=os.getpid(), pool="threads", started_at=1.0, **counts)
+    beat = Beat(name="qa_worker-1@host", pid=os.getpid(), account="1a2b3c4d")
     heartbeats.beat(redis_client, beat)
     assert list(held()) == []
-    heartbeats.beat(redis_client, beat.model_copy(update={"held": "no quota"}))
-    assert list(held()) == ["workers call nobody for now: no quota"]
+
+
+@pytest.mark.parametrize(
+    ("scope", "said"),
+    [
+        ("account@1a2b3c4d", ["workers call nobody for now: no quota"]),
+        ("model:gpt-5-mini@1a2b3c4d", ["workers call no gpt-5-mini for now: no quota"]),
+        ("account@ffffffff", []),
+        ("model:gpt-4o@1a2b3c4d", []),
+    ],
+)
+def test_a_hold_that_concerns_the_run_is_told(
+    redis_client: Redis, scope: str, said: list[str]
+) -> None:
+    beat = Beat(name="qa_worker-1@host", pid=os.getpid(), account="1a2b3c4d")
+    heartbeats.beat(redis_client, beat)
+    set_hold(redis_client, scope, "halted", detail="no quota", by="host:1")
+    assert list(Held(redis_client, "gpt-5-mini")()) == said

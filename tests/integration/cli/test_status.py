@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from qaworker.store.heartbeats import FRESH_S
+from qaworker.store.holds import set_hold
 from tests.conftest import StartWorker
 from tests.support.commands import Run
 from tests.support.redis_server import RedisServer
@@ -81,6 +82,28 @@ def test_nothing_running_is_exit_3_in_either_form(run: Run, redis_url: str) -> N
     assert told["redis"]["reachable"]
     assert [queue["name"] for queue in told["queues"]][:2] == ["high_priority", "qa_generation"]
     assert ran.code == 3
+
+
+def test_what_is_held_is_named_with_what_ends_it(
+    run: Run, redis_url: str, redis_client: Any, worker: StartWorker
+) -> None:
+    worker(base_url=NOBODY)
+    [beating] = json.loads(run("workers", "--json", REDIS_URL=redis_url).out)
+    scope = f"account@{beating['account']}"
+    set_hold(redis_client, scope, "halted", detail="no quota", by="host:1")
+    ran = run("status", REDIS_URL=redis_url)
+    state, held, remedy, letters = ran.out.splitlines()[3:7]
+    assert state == "Workers: degraded (the account is held, 1 consume, owner: none)"
+    assert held.startswith(f"Held: {scope} since ")
+    assert held.endswith(": halted: no quota")
+    assert f"`qaworker hold release {scope}`" in remedy
+    assert (letters, ran.code) == ("Dead letters: 0", 1)
+    assert remedy in run("workers", REDIS_URL=redis_url).out.splitlines()
+    told = json.loads(run("status", "--json", REDIS_URL=redis_url).out)
+    assert told["state"] == "degraded"
+    assert [hold["scope"] for hold in told["holds"]] == [scope]
+    assert told["dead_letters"] == {"total": 0, "last_hour": 0}
+    assert told["limiters"] == []
 
 
 def test_the_page_speaks_no_celery(run: Run, redis_url: str) -> None:

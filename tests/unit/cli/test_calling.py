@@ -69,18 +69,14 @@ def test_what_a_hold_quotes_moves_no_cursor() -> None:
     ],
 )
 def test_a_limiter_says_what_it_grants_and_who_waits(more: dict[str, Any], state: str) -> None:
+    moments = {"share": 1.0, "paused_until": None, "waits_since": None} | more
     limiter = LimiterState(
-        **{
-            "account": OWN,
-            "model": "gpt-5-mini",
-            "requests": Kind(0, "none", 0),
-            "tokens": Kind(2_000_000, "provider", 5),
-            "share": 1.0,
-            "open_reservations": 31,
-            "paused_until": None,
-            "waits_since": None,
-        }
-        | more
+        OWN,
+        "gpt-5-mini",
+        Kind(0, "none", 0),
+        Kind(2_000_000, "provider", 5),
+        open_reservations=31,
+        **moments,
     )
     _, line = calling.limiters(Shared(NOW, limiters=[limiter])).splitlines()
     cells = [cell.strip() for cell in line.split("  ") if cell]
