@@ -85,19 +85,23 @@ def _of_status(error: openai.APIStatusError, model: str, said: str) -> CallError
     status = error.status_code
     codes = {error.code, error.type}
     answer = f"the API answered {status}" + (f" ({error.code})" if error.code else "")
-    if codes & _HALTING_CODES or status in _ACCOUNT_STATUSES:
-        return HaltError(
-            _short(f"{answer}: check OPENAI_API_KEY, its quota and spend limits{said}")
-        )
+    account_refused = HaltError(
+        _short(f"{answer}: check OPENAI_API_KEY, its quota and spend limits{said}")
+    )
+    if codes & _HALTING_CODES:
+        return account_refused
     # What is not found may be the path; but then no model is, and each is held by itself.
     if "model_not_found" in codes or status == HTTPStatus.NOT_FOUND:
         return ModelRefused(
             _short(f"{answer}: check the model {model!r} and OPENAI_BASE_URL{said}")
         )
-    if status in _ADDRESS_STATUSES:
-        return HaltError(_short(f"{answer}: check OPENAI_BASE_URL{said}"))
     if codes & _PARAMETER_CODES:
         return ModelRefused(_short(f"{answer}: model {model!r} refuses the parameters{said}"))
+    # A model that the account may not use is a 403 with a code of its own, seen above.
+    if status in _ACCOUNT_STATUSES:
+        return account_refused
+    if status in _ADDRESS_STATUSES:
+        return HaltError(_short(f"{answer}: check OPENAI_BASE_URL{said}"))
     if codes & _TOO_LARGE_CODES or _TOO_LARGE_MESSAGE.search(_message(error)):
         return ChunkTooLarge(_short(f"{answer}: make chunks smaller with --max-tokens{said}"))
     if status == HTTPStatus.TOO_MANY_REQUESTS:

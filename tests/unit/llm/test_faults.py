@@ -40,6 +40,7 @@ def status_error(
         (401, None, errors.HaltError),
         (402, None, errors.HaltError),
         (403, "unsupported_country_region_territory", errors.HaltError),
+        (403, "model_not_found", errors.ModelRefused),
         (404, "model_not_found", errors.ModelRefused),
         (404, None, errors.ModelRefused),
         (405, None, errors.HaltError),
