@@ -35,5 +35,8 @@ def outcome_digest(chunk: Chunk, config: GenerationConfig, model: str) -> str:
 
 
 def account(base_url: str, api_key: str) -> str:
-    """8 hexadecimal digits that name a provider's account, and tell nobody its key."""
-    return blake2b(json.dumps([base_url, api_key]).encode(), digest_size=4).hexdigest()
+    """8 hexadecimal digits that name a provider's account, and tell nobody its key.
+
+    White space around the key is no part of it, as the client that sends it has none.
+    """
+    return blake2b(json.dumps([base_url, api_key.strip()]).encode(), digest_size=4).hexdigest()

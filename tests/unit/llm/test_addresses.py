@@ -91,6 +91,10 @@ def test_neighbours_do_not_run_together(chunk: Chunk) -> None:
     assert len(digests) == 4
 
 
+def test_a_key_read_with_its_line_end_is_of_the_same_account() -> None:
+    assert addresses.account("https://a", "sk-1\n") == addresses.account("https://a", "sk-1")
+
+
 @pytest.mark.parametrize("module", ["addresses", "schema", "prompts", "evidence", "request"])
 def test_the_client_side_does_not_import_openai(module: str) -> None:
     script = f"import sys, qaworker.llm.{module}; sys.exit('openai' in sys.modules)"
