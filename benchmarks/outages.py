@@ -12,15 +12,15 @@ from tests.support.processes import QAWORKER
 from tests.support.waiting import wait_until
 
 RPM = 3500
-RATE = ("--rpm", str(RPM), "--latency", "2")
+RATE = ("--rpm", str(RPM), "--latency", "1")
 TOLD = {"QAWORKER_RPM": str(RPM)}
-LEAST_CHUNKS = 300
+LEAST_CHUNKS = 240
 HOLD_S = 60.0
 
 
 def redis_away(scale: float) -> list[Figure]:
     """Stop the Redis of queue and limiter in the middle of a run, for 20 s."""
-    away_s = max(3.0, 20 * scale)
+    away_s = max(2.0, 20 * scale)
     chunks = max(LEAST_CHUNKS, int(2000 * scale))
     with harness.stack(*RATE, keeps_data=True) as running:
         client = runs.begin(running, chunks, **TOLD)
@@ -80,7 +80,7 @@ def no_quota(scale: float) -> list[Figure]:
         wait_until(lambda: runs.held(running), HOLD_S, "the hold")
         held_s = time.monotonic() - ended_at
         # Less than the 15 s until somebody tries.
-        time.sleep(8)
+        time.sleep(max(2.0, 10 * scale))
         refused = _answers(running, "429")
         running.simulator.set_faults()
         release = running.start(*QAWORKER, "hold", "release", "account", log="release.log")

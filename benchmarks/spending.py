@@ -16,7 +16,7 @@ from tests.support.processes import QAWORKER
 from tests.support.waiting import wait_until
 
 MODEL = "gpt-5-mini"
-LEAST_CHUNKS = 300
+LEAST_CHUNKS = 150
 
 
 def known(scale: float) -> list[Figure]:
