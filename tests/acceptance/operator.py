@@ -39,9 +39,13 @@ class Operator:
 
     def run(self, *arguments: str, **env: str) -> Ran:
         """``start_celery.sh ARGUMENTS``, once it has ended."""
-        # Its workers inherit nothing that this would wait for: they outlive it.
+        return self.type(*COMMAND, *arguments, **env)
+
+    def type(self, *command: str, **env: str) -> Ran:
+        """Any command, once it has ended."""
+        # Workers that it starts inherit nothing that this would wait for: they outlive it.
         ran = subprocess.run(
-            [*COMMAND, *arguments],
+            command,
             env=self._env | env,
             cwd=self._directory,
             stdin=subprocess.DEVNULL,
