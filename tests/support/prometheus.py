@@ -7,7 +7,7 @@ import re
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -100,19 +100,17 @@ class _Server(Process):
 
 
 class Alertmanager(_Server):
-    """Groups and repeats nothing: its API lists what fires.
+    """Tells nobody, as the shipped receivers are empty: its API lists what fires.
 
     Args:
         directory: an empty one for its files.
     """
 
     def __init__(self, directory: Path) -> None:
-        config = directory / "alertmanager.yml"
-        config.write_text("route: {receiver: nobody}\nreceivers: [{name: nobody}]\n", "utf-8")
         super().__init__(
             "prometheus-alertmanager",
             directory,
-            f"--config.file={config}",
+            f"--config.file={SHIPPED / 'alertmanager.yml'}",
             f"--storage.path={directory / 'data'}",
             # One alone, which listens for no others.
             "--cluster.listen-address=",
@@ -123,9 +121,21 @@ class Alertmanager(_Server):
         found: list[dict[str, Any]] = self.get("/api/v2/alerts")
         return found
 
-    def firing(self) -> set[str]:
-        """The names of the alerts that fire now."""
-        return {alert["labels"]["alertname"] for alert in self.alerts()}
+    def firing(self, **labels: str) -> set[str]:
+        """The names of the alerts with these labels that fire now."""
+        return _names(self.alerts(), labels)
+
+    def untold(self) -> set[str]:
+        """The names of those that fire and of which nobody is told, as another explains them."""
+        return _names((one for one in self.alerts() if one["status"]["inhibitedBy"]), {})
+
+
+def _names(alerts: Iterable[dict[str, Any]], labels: Mapping[str, str]) -> set[str]:
+    return {
+        alert["labels"]["alertname"]
+        for alert in alerts
+        if labels.items() <= alert["labels"].items()
+    }
 
 
 class Prometheus(_Server):
