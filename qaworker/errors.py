@@ -120,10 +120,12 @@ class Busy(OwnerError):
 class CallError(QAWorkerError):
     """A call to the provider gave no usable answer.
 
-    ``usage`` is what the provider charged for the call, where it said so.
+    ``usage`` is what the provider charged for the call, where it said so; ``is_free``, whether it
+    surely charged nothing, as it refused the call or never had it.
     """
 
     reason = "call_failed"
+    is_free = False
 
     def __init__(self, message: str | None = None, *, usage: Usage | None = None) -> None:
         super().__init__(message)
@@ -149,6 +151,7 @@ class ProviderThrottled(TransientError):
     """The provider's rate limit is reached: it says for how long to wait, and what the limit is."""
 
     reason = "throttled"
+    is_free = True
 
     def __init__(
         self,
@@ -228,6 +231,7 @@ class HaltError(CallError):
     """The account cannot be used (key, quota or spend limit): every call would fail."""
 
     reason = "halted"
+    is_free = True
     exit_code = ExitCode.UNAVAILABLE
 
 

@@ -56,6 +56,8 @@ _TOO_LARGE_CODES: Final = frozenset(
 _ACCOUNT_STATUSES: Final = frozenset({401, 402, 403})
 # A redirect is left over when it leads nowhere; a wrong path takes no POST.
 _ADDRESS_STATUSES: Final = frozenset({301, 302, 303, 304, 307, 308, 405})
+# A gateway waited in vain for the one that answers, which may go on and charge.
+_GATEWAY_TIMEOUTS: Final = frozenset({504, 524})
 _PASSING_STATUSES: Final = frozenset({408, 409, 425})
 # vLLM has no code for it; OpenAI sends the second as a 429 for a request above the whole TPM,
 # which no waiting would cure.
@@ -75,10 +77,23 @@ def translate(error: Exception, model: str, private: Sequence[str] = ()) -> Call
     """
     if isinstance(error, openai.APIStatusError):
         said = _quotable(_message(error), private)
-        return _of_status(error, model, f": {said}" if said else "")
+        refused = _of_status(error, model, f": {said}" if said else "")
+        refused.is_free = error.status_code not in _GATEWAY_TIMEOUTS
+        return refused
     cause = error.__cause__ or error
     what = _quotable(str(cause), private) or type(cause).__name__
-    return ProviderUnavailable(_short(f"no answer from the API: {what}"))
+    unanswered = ProviderUnavailable(_short(f"no answer from the API: {what}"))
+    unanswered.is_free = _was_never_sent(error)
+    return unanswered
+
+
+def _was_never_sent(error: BaseException | None) -> bool:
+    """Whether there was no connection to send it on.
+
+    Only aiohttp's own error tells: the transport makes connect timeouts of connections that are lost.
+    """
+    never = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+    return error is not None and (isinstance(error, never) or _was_never_sent(error.__cause__))
 
 
 def _of_status(error: openai.APIStatusError, model: str, said: str) -> CallError:

@@ -8,11 +8,14 @@ import aiohttp
 import httpx2
 import openai
 import pytest
+from aiohttp.client_reqrep import ConnectionKey
+from openai._vendor.httpx_aiohttp.transport import map_aiohttp_exceptions
 
 from qaworker import errors
 from qaworker.llm.faults import LIBRARY_ERRORS, retry_after_s, translate
 from qaworker.models import Usage
 
+CONNECTION = ConnectionKey("127.0.0.1", 9, False, False, None, None, None)
 REQUEST = httpx2.Request("POST", "http://127.0.0.1/v1/chat/completions")
 
 
@@ -157,6 +160,34 @@ def test_everything_below_http_is_an_unavailable_provider(error: Exception) -> N
     assert type(ours) is errors.ProviderUnavailable
     assert str(ours).startswith("no answer from the API: ")
     assert len(str(ours)) > len("no answer from the API: ")
+
+
+@pytest.mark.parametrize(
+    ("status", "is_free"), [(400, True), (403, True), (429, True), (503, True), (504, False)]
+)
+def test_what_the_provider_refused_is_free(status: int, is_free: bool) -> None:
+    assert translate(status_error(status, {"message": "no"}), "m").is_free is is_free
+
+
+@pytest.mark.parametrize(
+    ("cause", "is_free"),
+    [
+        (aiohttp.ClientConnectorError(CONNECTION, OSError(111, "Connection refused")), True),
+        (aiohttp.ConnectionTimeoutError("Connection timeout to host"), True),
+        (aiohttp.SocketTimeoutError("Timeout on reading data from socket"), False),
+        (aiohttp.ServerDisconnectedError(), False),
+        (aiohttp.ClientPayloadError("bad line"), False),
+        (TimeoutError(), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_was_never_sent_is_free(cause: Exception, is_free: bool) -> None:
+    with pytest.raises(LIBRARY_ERRORS) as raised, map_aiohttp_exceptions():
+        raise cause
+    wrapped = openai.APIConnectionError(request=REQUEST)
+    wrapped.__cause__ = raised.value
+    assert translate(wrapped, "m").is_free is is_free
+    assert translate(cause, "m").is_free is is_free
 
 
 @pytest.mark.parametrize("status", [400, 401, 422, 429, 500])
