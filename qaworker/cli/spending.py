@@ -39,9 +39,10 @@ class Dollars(click.ParamType[int]):
             amount = Decimal(str(value).removeprefix("$"))
         except InvalidOperation:
             amount = Decimal("nan")
-        if not (amount.is_finite() and 0 < amount <= _MOST):
+        micros = int(amount * MICROS) if amount.is_finite() and amount <= _MOST else 0
+        if micros <= 0:
             self.fail(f"{value!r} is no amount of dollars above 0", param, ctx)
-        return int(amount * MICROS)
+        return micros
 
 
 budget_option = click.option(

@@ -117,7 +117,7 @@ def test_a_budget_for_a_model_without_a_price_is_refused_before_anything_is_done
         assert ledger.budget_micros == 5_000_000
 
 
-@pytest.mark.parametrize("amount", ["0", "-1", "nan", "inf", "1e10", "five"])
+@pytest.mark.parametrize("amount", ["0", "0.0000009", "-1", "nan", "inf", "1e10", "five"])
 def test_what_is_no_amount_is_a_mistake_on_the_command_line(
     run: Run, dataset: Path, nowhere: str, amount: str
 ) -> None:
