@@ -11,7 +11,7 @@ import pytest
 
 from qaworker import keys
 from qaworker.engine.suspects import MOST_DEATHS
-from tests.acceptance.site import Site, station
+from tests.acceptance.site import Site, events, station
 from tests.support.processes import ROOT, Process
 from tests.support.waiting import wait_until
 
@@ -78,3 +78,6 @@ def test_it_ends_as_a_dead_letter_and_takes_no_neighbour_along(site: Site) -> No
     [letter] = json.loads(listed.output)
     assert (letter["reason"], letter["chunk"]["text"]) == ("worker_died", DEADLY)
     assert not site.redis.keys(keys.takers("*"))
+    # The last worker found out.
+    seen = [one for one in events(worker) if one["event"] == "workers_died_with_chunks"]
+    assert max(one["deaths"] for one in seen) == MOST_DEATHS
