@@ -148,7 +148,7 @@ def counters() -> str:
 
 
 def counted(writer: str) -> str:
-    """String: the number of the last batch of counts that a process handed over; expires."""
+    """String: the number of the last portion of counts that a process handed over; expires."""
     return f"{PREFIX}counted:{writer}"
 
 

@@ -87,6 +87,11 @@ def _run_id(task: Task) -> str:
     return str((task.request.headers or {}).get(RUN_HEADER) or task.request.id)
 
 
+def _waited_s(sent_at: object) -> float | None:
+    """Since a message was sent; None for one that another program sent, without its time."""
+    return time.time() - sent_at if isinstance(sent_at, int | float) else None
+
+
 def _leave_note(task: Task, note: TaskNote) -> None:
     if (task.request.headers or {}).get(RUN_HEADER):
         return
@@ -137,10 +142,13 @@ def _generate(
             raise
         if batch.config.base_url != base_url:
             log.warning("other_api", wanted=batch.config.base_url, answers=base_url)
+        headers, delivery = task.request.headers or {}, task.request.delivery_info or {}
         batch = replace(
             batch,
-            is_budgeted=bool((task.request.headers or {}).get(BUDGET_HEADER)),
-            queue=(task.request.delivery_info or {}).get("routing_key") or "",
+            is_budgeted=bool(headers.get(BUDGET_HEADER)),
+            queue=delivery.get("routing_key") or "",
+            waited_s=_waited_s(headers.get(SENT_HEADER)),
+            is_redelivered=bool(delivery.get("redelivered")),
         )
         outcomes = running.engine.submit(batch).result()
         unfinished = len(set(batch.digests) - outcomes.keys())

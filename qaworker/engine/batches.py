@@ -28,6 +28,10 @@ class Batch:
     """Whether its run has a budget."""
     queue: str = ""
     """Where its task was read; empty for a batch that no worker took from one."""
+    waited_s: float | None = None
+    """How long ago its message was sent, where it says so."""
+    is_redelivered: bool = False
+    """Whether its message came to a worker before."""
 
     def by_digest(self) -> dict[str, Chunk]:
         """One chunk for each distinct digest, in order."""

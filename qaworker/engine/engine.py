@@ -23,6 +23,7 @@ from qaworker.engine.held_runs import HeldRuns
 from qaworker.engine.holding import Holding, Holds
 from qaworker.engine.ladder import Generator, Ladder
 from qaworker.engine.line import RateLimiter
+from qaworker.engine.meter import Meter
 from qaworker.engine.promises import Promised, Promises
 from qaworker.engine.purse import Budgets, Purse
 from qaworker.engine.recorder import Recorder
@@ -32,6 +33,7 @@ from qaworker.engine.work import Work
 from qaworker.errors import HaltError, StoreUnavailable
 from qaworker.llm.prices import Price
 from qaworker.models import Chunk, Outcome
+from qaworker.store.counters import Counts
 from qaworker.store.outcomes import Claims, Notice, OutcomeStore, settles
 
 log = logs.get(__name__)
@@ -84,15 +86,18 @@ class Engine:
             self._gates, shared.holds, shared.account, on_look=self.held_runs.match
         )
         self.purse = Purse(shared.budgets, shared.holds, self.held_runs, shared.price)
+        counts = Counts()
+        self._meter = Meter(counts, shared.price)
         self._ladder = Ladder(
             generator,
             self._gates,
             turnstile,
             self.purse,
             Suspects(store),
+            self._meter,
             call_timeout_s=limits.call_timeout_s,
         )
-        self.recorder = Recorder(store)
+        self.recorder = Recorder(store, counts)
         self.promises = Promises(store)
         self._asking = Asking(self._ladder, self.recorder, self.promises)
         self._working: set[Work] = set()
@@ -176,6 +181,7 @@ class Engine:
         Raises:
             StoreUnavailable: whether the run is held cannot be told.
         """
+        self._meter.message_began(batch.queue, batch.waited_s, is_redelivered=batch.is_redelivered)
         if await self.held_runs.hold_still(batch.run_id):
             return {}
         loop = asyncio.get_running_loop()
@@ -275,3 +281,4 @@ async def running(
         finally:
             await background.end(tasks)
             await engine.purse.close()
+            await engine.recorder.close()

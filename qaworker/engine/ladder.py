@@ -31,6 +31,7 @@ from qaworker import logs
 from qaworker.engine.gate import Gates, Passes
 from qaworker.engine.health import Health
 from qaworker.engine.line import Passage
+from qaworker.engine.meter import Meter
 from qaworker.engine.prompt import HandedBack, Prompt
 from qaworker.engine.purse import Money, Purse
 from qaworker.engine.suspects import MOST_DEATHS, Suspects
@@ -89,13 +90,14 @@ class Generator(Protocol):
 class Ladder:
     """Asks prompts within the number of calls a process may have in flight."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, one for each that a call passes
         self,
         generator: Generator,
         gates: Gates,
         turnstile: Turnstile,
         purse: Purse,
         suspects: Suspects,
+        meter: Meter,
         *,
         call_timeout_s: float,
     ) -> None:
@@ -104,6 +106,7 @@ class Ladder:
         self._turnstile = turnstile
         self._purse = purse
         self._suspects = suspects
+        self._meter = meter
         self._health = Health(_now_s)
         self._call_timeout_s = call_timeout_s
         self.calls_in_flight = 0
@@ -155,14 +158,17 @@ class Ladder:
             passes, passage, money, company = await self._enter(prompt, tokens)
         with company, passage, money:
             self.calls_in_flight += 1
+            began_at_s = _now_s()
             try:
                 async with prompt.calling(self._call_timeout_s):
                     answer = await self._generate(prompt, cap_factor=cap_factor)
             except CallError as error:
+                self._meter.failed(prompt.model, _now_s() - began_at_s, error)
+                prompt.failed_for = error.reason
                 # What the provider took for a call that it says nothing of stays charged in full.
                 if error.usage is not None or isinstance(error, ProviderThrottled):
                     passage.settle(_total(error.usage or Usage()))
-                if isinstance(error, (HaltError, ProviderThrottled)):
+                if error.is_free:
                     money.give_back()
                 money.charge(error.usage or Usage())
                 prompt.usage += error.usage or Usage()
@@ -170,6 +176,7 @@ class Ladder:
                 raise
             finally:
                 self.calls_in_flight -= 1
+            self._meter.answered(prompt.model, _now_s() - began_at_s, answer.usage)
             passage.settle(_total(answer.usage))
             money.charge(answer.usage)
         self._answered(passes)
@@ -249,19 +256,27 @@ class Ladder:
     ) -> tuple[Passes, Passage, Money, ExitStack]:
         # Who waits at a gate is not in line, so that a model which is held leaves all to the others;
         # nor is who waits for money, so that a budget which is refused takes nothing of the limit.
+        # Money is reserved last, as what waits with it is charged in full when this process dies.
         # Who is in company waits for the limiter only, so that a loner's turn comes.
         while True:
-            passes = await self._gates.pass_through(prompt.model)
-            with ExitStack() as undoing:
-                money = await self._purse.reserve(prompt.paying_run, prompt.model, tokens)
-                undoing.callback(money.give_back)
-                company = await self._suspects.join(prompt.digests, prompt.deaths)
-                undoing.callback(company.close)
-                passage = await self._turnstile.enter(prompt.model, tokens.total)
-                undoing.callback(passage.give_back)
-                if self._gates.honour(passes):
-                    undoing.pop_all()
-                    return passes, passage, money, company
+            async with self._purse.foresee(prompt.paying_run, prompt.model, tokens) as reserve:
+                passes = await self._gates.pass_through(prompt.model)
+                with ExitStack() as undoing:
+                    company = await self._suspects.join(prompt.digests, prompt.deaths)
+                    undoing.callback(company.close)
+                    came_at_s = _now_s()
+                    passage = await self._turnstile.enter(prompt.model, tokens.total)
+                    undoing.callback(passage.give_back)
+                    money = await reserve()
+                    if money is None:
+                        continue
+                    undoing.callback(money.give_back)
+                    if self._gates.honour(passes):
+                        undoing.pop_all()
+                        self._meter.call_began(
+                            prompt.model, _now_s() - came_at_s, prompt.failed_for
+                        )
+                        return passes, passage, money, company
 
 
 def _now_s() -> float:

@@ -35,6 +35,8 @@ class Prompt:
     """When the provider was first not available, by the loop's clock."""
     deaths: int = 0
     """Workers that died while they asked; see :mod:`qaworker.engine.suspects`."""
+    failed_for: str = ""
+    """The reason of its last call, if there was one and it failed."""
     paying_run: str | None = None
     """The run whose budget pays; None when there is no budget."""
     is_stopping: bool = False

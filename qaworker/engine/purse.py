@@ -1,16 +1,19 @@
 """Pays for the calls of runs that have a budget: none is made that the budget does not cover.
 
-What a call can cost at most is reserved before it waits for the limiter, and settled when it ends.
-One task does so for all calls of the process, those of a run in one round trip. Who is refused while
-other calls may still give something back asks again; when they could not give enough, the run is
-held. While Redis is away nobody is granted anything, and nothing that is to be settled is lost.
+What a call can cost at most is reserved when the limiter has let it pass, and settled when it ends: so
+a process that dies leaves no more reserved than its calls on the wire. Before that it waits here, where
+nothing is reserved, until the budget seems to cover it. One task asks and settles for all calls of the
+process, those of a run in one round trip. When nothing that calls under way may give back is enough,
+the run is held. While Redis is away nobody is granted anything, and nothing that is to be settled is
+lost.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
@@ -25,7 +28,7 @@ from qaworker.llm.counting import most_input_tokens
 from qaworker.llm.estimates import Tokens
 from qaworker.llm.prices import Price, cost_micros, dollars, most_micros
 from qaworker.models import Usage
-from qaworker.store.holds import BUDGET, UNPRICED, run_scope
+from qaworker.store.holds import BUDGET, BUDGET_UNKNOWN, UNPRICED, run_scope
 
 log = logs.get(__name__)
 
@@ -38,8 +41,11 @@ GATHER_S: Final = 0.01
 class Budgets(Protocol):
     """Where budgets are kept; :class:`qaworker.limits.budget.Budgets` in production."""
 
+    def reservation(self, micros: int, /) -> str:
+        """A reservation to ask for, with the same name however often."""
+
     async def reserve(
-        self, run_id: str, micros: Sequence[int], settled: Sequence[Settlement] = ()
+        self, run_id: str, asked: Sequence[str], settled: Sequence[Settlement] = ()
     ) -> Granted:
         """Settle, then reserve, or raise StoreUnavailable."""
 
@@ -87,20 +93,54 @@ def _free() -> Money:
     return Money(_NO_PRICE, 0, lambda _: None)
 
 
+class Bill(Protocol):
+    """One call that is to be paid for."""
+
+    async def __call__(self) -> Money | None:
+        """Reserve what it can cost at most; None where the budget does not cover that now."""
+
+
+async def _nothing() -> Money:
+    return _free()
+
+
 @dataclass(eq=False, slots=True)
 class _Waiter:
-    """A call that wants money."""
+    """A call that waits for an answer."""
 
     micros: int
-    reservation: asyncio.Future[str]
+    answer: asyncio.Future[bool]
+    reservation: str = ""
 
 
 @dataclass(slots=True)
 class _Pocket:
-    """What is to be asked and said of one run."""
+    """The money of one run, as this process knows it."""
 
-    waiters: list[_Waiter] = field(default_factory=list)
+    free_micros: int = 0
+    """Neither spent nor reserved when Redis was last asked."""
+    foreseen_micros: int = 0
+    """Of those who were let through and have not reserved yet."""
+    waiting: deque[_Waiter] = field(default_factory=deque)
+    """Whom the budget does not seem to cover, in the order they came."""
+    asking: list[_Waiter] = field(default_factory=list)
     settlements: list[Settlement] = field(default_factory=list)
+
+    @property
+    def has_questions(self) -> bool:
+        """Whether Redis is to be asked or told."""
+        return bool(self.waiting or self.asking or self.settlements)
+
+    def let_through(self) -> None:
+        """As many of those who wait as the budget seems to cover."""
+        while self.waiting and (
+            self.foreseen_micros + self.waiting[0].micros <= self.free_micros
+            or self.waiting[0].answer.done()
+        ):
+            waiter = self.waiting.popleft()
+            if not waiter.answer.done():  # it was cancelled
+                self.foreseen_micros += waiter.micros
+                waiter.answer.set_result(True)
 
 
 class Purse:
@@ -128,8 +168,11 @@ class Purse:
         self._pockets: dict[str, _Pocket] = {}
         self._wake = asyncio.Event()
 
-    async def reserve(self, run_id: str | None, model: str, tokens: Tokens) -> Money:
-        """Return when a call may be paid for; its work is stopped when it never may.
+    @asynccontextmanager
+    async def foresee(self, run_id: str | None, model: str, tokens: Tokens) -> AsyncIterator[Bill]:
+        """Wait until the budget seems to cover a call; its work is stopped when it never will.
+
+        In the context, others are kept from waiting elsewhere for the same money.
 
         Args:
             run_id: whose budget pays; None for calls that no budget bounds.
@@ -137,87 +180,111 @@ class Purse:
             tokens: what the call takes.
         """
         if run_id is None:
-            return _free()
+            yield _nothing
+            return
         try:
             price = self._price(model)
         except ConfigError as error:
             await self._hold_unpriced(run_id, error)
         most = most_micros(most_input_tokens(tokens.input), tokens.output_cap, price)
-        waiter = _Waiter(most, asyncio.get_running_loop().create_future())
-        self._pocket(run_id).waiters.append(waiter)
+        pocket, waiter = self._pocket(run_id), self._waiter(most)
+        pocket.waiting.append(waiter)
+        pocket.let_through()
+        if not waiter.answer.done():
+            self._wake.set()
+        try:
+            await waiter.answer
+            yield partial(self._reserve, run_id, price, most)
+        finally:
+            if not waiter.answer.cancelled():
+                pocket.foreseen_micros -= most
+                pocket.let_through()
+
+    async def _reserve(self, run_id: str, price: Price, most: int) -> Money | None:
+        waiter = self._waiter(most, self._budgets.reservation(most))
+        self._pocket(run_id).asking.append(waiter)
         self._wake.set()
         try:
-            reservation = await waiter.reservation
+            is_granted = await waiter.answer
         except asyncio.CancelledError:
-            if not waiter.reservation.cancelled():
-                self._settle(run_id, waiter.reservation.result(), 0)
+            # Whether it was granted may be unknown yet.
+            self._settle(run_id, waiter.reservation, 0)
             raise
-        return Money(price, most, partial(self._settle, run_id, reservation))
+        if not is_granted:
+            return None
+        return Money(price, most, partial(self._settle, run_id, waiter.reservation))
 
     async def run(self) -> None:
         """Ask and settle, until cancelled."""
         while True:
+            is_asked_again = any(pocket.waiting for pocket in self._pockets.values())
             with suppress(TimeoutError):
-                async with asyncio.timeout(RETRY_S if self._pockets else None):
+                async with asyncio.timeout(RETRY_S if is_asked_again else None):
                     await self._wake.wait()
             await asyncio.sleep(GATHER_S)
             self._wake.clear()
             try:
-                for run_id in tuple(self._pockets):
-                    await self._exchange(run_id)
+                await self._exchange_all()
             except StoreUnavailable as error:
-                waiting = sum(len(pocket.waiters) for pocket in self._pockets.values())
+                waiting = sum(len(one.waiting) + len(one.asking) for one in self._pockets.values())
                 log.warning("calls_wait_for_redis", waiting=waiting, error=str(error))
                 await asyncio.sleep(RETRY_S)
+                self._wake.set()
             except Exception:  # without this task no budgeted call would ever be made
                 log.exception("budgets_not_asked")
                 await asyncio.sleep(RETRY_S)
+                self._wake.set()
 
     async def close(self) -> None:
         """Settle what is left, at the end; without Redis it is charged in full."""
+        for pocket in self._pockets.values():
+            pocket.waiting.clear()
+            pocket.asking.clear()
         with suppress(StoreUnavailable):
-            for run_id in tuple(self._pockets):
-                self._pockets[run_id].waiters.clear()
-                await self._exchange(run_id)
+            await self._exchange_all()
 
-    async def _exchange(self, run_id: str) -> None:
-        pocket = self._pockets.pop(run_id)
-        waiters = [one for one in pocket.waiters if not one.reservation.done()]
-        settlements = pocket.settlements
-        if not waiters and not settlements:
-            return
+    async def _exchange_all(self) -> None:
+        for run_id, pocket in tuple(self._pockets.items()):
+            if pocket.has_questions:
+                await self._exchange(run_id, pocket)
+            elif not pocket.foreseen_micros:
+                del self._pockets[run_id]
+
+    async def _exchange(self, run_id: str, pocket: _Pocket) -> None:
+        asking = [waiter for waiter in pocket.asking if not waiter.answer.done()]
+        settlements, pocket.asking, pocket.settlements = pocket.settlements, [], []
         try:
-            asked = [one.micros for one in waiters]
+            asked = [waiter.reservation for waiter in asking]
             granted = await self._budgets.reserve(run_id, asked, settlements)
         except BaseException:
-            self._pocket(run_id).settlements += settlements
-            self._wait_again(run_id, waiters)
+            pocket.asking, pocket.settlements = (
+                asking + pocket.asking,
+                settlements + pocket.settlements,
+            )
             raise
-        for waiter, reservation in zip(waiters, granted.reservations, strict=False):
-            if waiter.reservation.done():  # it was cancelled meanwhile
-                self._settle(run_id, reservation, 0)
-            else:
-                waiter.reservation.set_result(reservation)
-        if refused := waiters[len(granted.reservations) :]:
-            self._wait_again(run_id, refused)
-            await self._hold_if_spent(run_id, refused[0].micros, granted.state)
+        for place, waiter in enumerate(asking):
+            if not waiter.answer.done():  # it was cancelled meanwhile
+                waiter.answer.set_result(place < granted.reservations)
+        pocket.free_micros = granted.state.free_micros
+        pocket.let_through()
+        if pocket.waiting:
+            await self._hold_if_hopeless(run_id, pocket.waiting[0].micros, granted.state)
 
-    def _wait_again(self, run_id: str, waiters: Sequence[_Waiter]) -> None:
-        if waiters:
-            pocket = self._pocket(run_id)
-            pocket.waiters = [*waiters, *pocket.waiters]
-
-    async def _hold_if_spent(self, run_id: str, micros: int, state: State) -> None:
-        # Redis may have lost a budget that the run's client then opens again.
-        if state.budget_micros is None or state.covers(micros):
+    async def _hold_if_hopeless(self, run_id: str, micros: int, state: State) -> None:
+        if state.covers(micros):
             return
-        spent = f"{dollars(state.spent_micros)} of {dollars(state.budget_micros)} spent"
-        await self._holds.set_hold(run_scope(run_id), BUDGET, detail=spent)
-        # Whoever raises a budget does that first, and releases the hold then: read in the other
-        # order, one of the two is sure to see the other.
+        if state.budget_micros is None:
+            reason, why = BUDGET_UNKNOWN, "Redis has lost it; the run's own command opens it again"
+        else:
+            reason = BUDGET
+            why = f"{dollars(state.spent_micros)} of {dollars(state.budget_micros)} spent"
+        await self._holds.set_hold(run_scope(run_id), reason, detail=why)
+        # Whoever opens or raises a budget does that first, and releases the hold then: read in the
+        # other order, one of the two is sure to see the other.
         now = (await self._budgets.reserve(run_id, ())).state
         if now.covers(micros):
             await self._holds.release(run_scope(run_id))
+            self._wake.set()
         else:
             self._held_runs.add(run_id)
 
@@ -237,3 +304,6 @@ class Purse:
 
     def _pocket(self, run_id: str) -> _Pocket:
         return self._pockets.setdefault(run_id, _Pocket())
+
+    def _waiter(self, micros: int, reservation: str = "") -> _Waiter:
+        return _Waiter(micros, asyncio.get_running_loop().create_future(), reservation)

@@ -1,4 +1,4 @@
-"""Writes outcomes: those that end at about the same time share one round trip to Redis.
+"""Writes outcomes, and what was counted: all that ends at about the same time in one round trip.
 
 An answer that cannot be written stays in memory, and its message unacknowledged, until Redis is
 back: what was paid for is not dropped. What cannot be written for another reason is given back to
@@ -8,15 +8,21 @@ its waiter as that error, and to no other.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Protocol
 
 from qaworker import logs
 from qaworker.errors import StoreUnavailable
+from qaworker.store.counters import Counts, Portion
 from qaworker.store.outcomes import Notice
 
 log = logs.get(__name__)
 
 RETRY_S = 1.0
+# Counts that no outcome takes along go alone, once in so long.
+FLUSH_S = 1.0
+# Whoever ends has no time for a Redis that hangs.
+LAST_WRITE_S = 2.0
 # Some hundred outcomes are written in a few milliseconds; more would delay the event loop.
 LARGEST_WRITE = 256
 
@@ -26,15 +32,16 @@ Entry = tuple[Notice, asyncio.Future[None]]
 class Writer(Protocol):
     """Where notices go; :class:`qaworker.store.outcomes.OutcomeStore` in production."""
 
-    async def write(self, notices: list[Notice], /) -> None:
+    async def write(self, notices: list[Notice], counts: Portion, /) -> None:
         """Store, or raise StoreUnavailable."""
 
 
 class Recorder:
     """A queue of notices and the one task that writes them; belongs to one event loop."""
 
-    def __init__(self, writer: Writer, *, retry_s: float = RETRY_S) -> None:
+    def __init__(self, writer: Writer, counts: Counts, *, retry_s: float = RETRY_S) -> None:
         self._writer = writer
+        self._counts = counts
         self._retry_s = retry_s
         self._queue: list[Entry] = []
         self._wake = asyncio.Event()
@@ -56,11 +63,22 @@ class Recorder:
     async def run(self) -> None:
         """Write until cancelled."""
         while True:
-            await self._wake.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FLUSH_S):
+                    await self._wake.wait()
+            if not self._wake.is_set() and self._counts:
+                await self._settle([])
             self._wake.clear()
             while self._queue:
                 part, self._queue = self._queue[:LARGEST_WRITE], self._queue[LARGEST_WRITE:]
                 await self._settle(part)
+
+    async def close(self) -> None:
+        """Hand over what was counted since; without Redis it is lost."""
+        if self._counts:
+            with suppress(StoreUnavailable, TimeoutError):
+                async with asyncio.timeout(LAST_WRITE_S):
+                    await self._writer.write([], self._counts.take())
 
     async def _settle(self, part: list[Entry]) -> None:
         try:
@@ -76,12 +94,16 @@ class Recorder:
             _resolve(part)
 
     async def _write(self, notices: list[Notice]) -> None:
+        counts = self._counts.take()
         while True:
             try:
-                await self._writer.write(notices)
+                await self._writer.write(notices, counts)
             except StoreUnavailable as error:
                 log.warning("outcomes_wait_for_redis", outcomes=len(notices), error=str(error))
                 await asyncio.sleep(self._retry_s)
+            except Exception:  # it was not sent
+                self._counts.put_back(counts)
+                raise
             else:
                 return
 

@@ -264,7 +264,8 @@ def _counts(counted: Counted) -> Iterator[Metric]:
     )
     yield counter(
         "cost_dollars",
-        "Dollars that those tokens cost at standard prices; none for a model without a known price.",
+        "Dollars that those tokens cost, each call rounded up to a millionth, as budgets are charged;"
+        " none for a model without a known price.",
         ("model",),
         [
             (labels, micros / counters.MICRO)

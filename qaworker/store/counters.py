@@ -1,6 +1,6 @@
 """Counters and histograms in one Redis hash, added up over all processes and over all restarts.
 
-A process adds up in memory what it counts and hands it over in numbered batches, so that one that is
+A process adds up in memory what it counts and hands it over in numbered portions, so that one that is
 sent again, because nobody knows whether it arrived, counts once. Every number is whole: dollars are
 counted in millionths and seconds in microseconds, so that no sum depends on its order.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
@@ -25,13 +25,13 @@ MICRO: Final = 1_000_000
 INFINITE: Final = "+Inf"
 
 _SUM: Final = "sum"
-# Longer than any process tries to hand over one batch.
+# Longer than any process tries to hand over one portion.
 _FORGET_WRITER: Final = timedelta(days=1)
 
 # KEYS[1] -> counters (Hash)
-# KEYS[2] -> the number of this writer's last batch (String)
+# KEYS[2] -> the number of this writer's last portion (String)
 # KEYS[3] -> models that are counted by their name (Set)
-# ARGV[1] -> the number of this batch
+# ARGV[1] -> the number of this portion
 # ARGV[2] -> seconds after which the writer is forgotten
 # ARGV[3] -> how many models are counted by their name
 # ARGV[4...] -> in threes: a field without its model, the model or nothing, what to add
@@ -103,17 +103,22 @@ _Stored = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Portion:
     """What a process hands over at once."""
 
     number: int
     counts: Mapping[_Field, int]
 
+    def settling(self, outcomes: Iterable[str]) -> Portion:
+        """The same, and chunks with outcomes of these kinds, which are stored along with it."""
+        chunks = Counter((f"{CHUNKS.name}|{outcome}", "") for outcome in outcomes)
+        return Portion(self.number, chunks + Counter(self.counts))
+
     def add_to(self, pipe: Any, writer: str) -> None:
         """Add to a pipeline, of either kind, what counts it; answers what went wrong, or nothing.
 
         Args:
-            pipe: a pipeline that is not empty otherwise, or is.
+            pipe: to be executed, and if that fails perhaps once more.
             writer: the process, by a name that no other ever had.
         """
         names = (keys.counters(), keys.counted(writer), keys.counted_models())
@@ -127,7 +132,7 @@ class Counts:
 
     def __init__(self) -> None:
         self._open: Counter[_Field] = Counter()
-        self._batches = 0
+        self._portions = 0
 
     def add(self, total: Total, *labels: str, by: int = 1) -> None:
         """Count, with a value for each label of the total."""
@@ -147,15 +152,15 @@ class Counts:
             else:
                 self._open[f"{histogram.name}|{part}|{label}", ""] += by
 
-    def take(self) -> Batch:
+    def take(self) -> Portion:
         """Everything there is, to be handed over, however often that has to be tried."""
         counts, self._open = self._open, Counter()
-        self._batches += 1
-        return Batch(self._batches, counts)
+        self._portions += 1
+        return Portion(self._portions, counts)
 
-    def put_back(self, batch: Batch) -> None:
-        """Keep for another batch what was certainly not handed over."""
-        self._open.update(batch.counts)
+    def put_back(self, portion: Portion) -> None:
+        """Keep for another portion what was certainly not handed over."""
+        self._open.update(portion.counts)
 
     def __bool__(self) -> bool:
         return bool(self._open)

@@ -22,6 +22,7 @@ from qaworker import keys, logs
 from qaworker.models import Outcome, Usage, Value
 from qaworker.store import dead_letters
 from qaworker.store.connections import now_s, store_errors
+from qaworker.store.counters import Portion
 from qaworker.store.dead_letters import DeadLetter
 
 log = logs.get(__name__)
@@ -224,8 +225,12 @@ class OutcomeStore:
                     pipe.set(keys.spent(run_id, digest), blob, ex=self._keep)
                 await pipe.execute()
 
-    async def write(self, notices: Sequence[Notice]) -> None:
-        """Store new outcomes, give up their claims and tell the runs, in one round trip."""
+    async def write(self, notices: Sequence[Notice], counts: Portion) -> None:
+        """Store new outcomes, give up their claims, tell the runs, and count, in one round trip.
+
+        Given once more with the same portion, as nobody knows whether it arrived, it counts once.
+        """
+        counts = counts.settling(n.outcome.kind for n in notices if n.outcome is not None)
         with store_errors():
             async with self._redis.pipeline(transaction=True) as pipe:
                 told: dict[str, list[str]] = {}
@@ -244,7 +249,10 @@ class OutcomeStore:
                 for run_id, digests in told.items():
                     pipe.rpush(keys.done(run_id), *digests)
                     pipe.expire(keys.done(run_id), self._keep)
-                await pipe.execute()
+                counts.add_to(pipe, self._owner)
+                *_, problem = await pipe.execute()
+        if problem:
+            log.warning("counts_refused", error=problem.decode())
 
 
 class OutcomeReader:

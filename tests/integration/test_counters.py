@@ -15,17 +15,17 @@ from qaworker.store.counters import (
     OTHER,
     REDELIVERIES,
     REQUESTS,
-    Batch,
     Counts,
     Durations,
+    Portion,
     counted,
 )
 
 
-def send(redis: Redis, batch: Batch, writer: str = "me") -> str:
-    """Hand a batch over, as a process does; returns what went wrong."""
+def send(redis: Redis, portion: Portion, writer: str = "me") -> str:
+    """Hand a portion over, as a process does; returns what went wrong."""
     with redis.pipeline(transaction=True) as pipe:
-        batch.add_to(pipe, writer)
+        portion.add_to(pipe, writer)
         (problem,) = pipe.execute()
     return str(problem.decode())
 
@@ -54,8 +54,8 @@ def test_a_batch_that_is_sent_again_counts_once(redis_client: Redis) -> None:
     first = counts.take()
     counts.add(CHUNKS, "ok")
     second = counts.take()
-    for batch in (first, first, second, first, second):
-        assert not send(redis_client, batch)
+    for portion in (first, first, second, first, second):
+        assert not send(redis_client, portion)
     assert counted(redis_client).totals[CHUNKS] == {("ok",): 2}
 
 
@@ -108,10 +108,10 @@ def test_a_count_that_redis_refuses_is_told_and_stops_nobody(redis_client: Redis
     redis_client.rpush(key, "not ours")
     counts = Counts()
     counts.add(REQUESTS, "ok", "m")
-    batch = counts.take()
+    portion = counts.take()
     with redis_client.pipeline(transaction=True) as pipe:
         pipe.set("qaw:beside", "stored")
-        batch.add_to(pipe, "me")
+        portion.add_to(pipe, "me")
         _, problem = pipe.execute()
     assert b"WRONGTYPE" in problem
     assert redis_client.get("qaw:beside") == b"stored"

@@ -21,6 +21,7 @@ from qaworker.engine.batches import parse_batch
 from qaworker.errors import StoreUnavailable
 from qaworker.models import Outcome, OutcomeKind
 from qaworker.store.connections import connect, connect_async
+from qaworker.store.counters import Counts
 from qaworker.store.dead_letters import (
     UNREADABLE,
     DeadLetter,
@@ -34,6 +35,7 @@ from qaworker.store.outcomes import Claims, Notice, OutcomeReader, OutcomeStore,
 pytestmark = pytest.mark.usefixtures("client_env")
 
 KEEP = timedelta(days=30)
+NOTHING = Counts().take()
 MODEL = "gpt-5-mini"
 TEXTS = ("The weir was raised in 1911.", "堰は一九一一年にかさ上げされた。")
 EVERY = Selection()
@@ -76,7 +78,7 @@ def write(redis_url: str, *outcomes: Outcome, letters: tuple[DeadLetter, ...] = 
 
     async def scenario() -> None:
         async with connect_async(redis_url) as redis:
-            await OutcomeStore(redis, owner="w", keep=KEEP).write(notices)
+            await OutcomeStore(redis, owner="w", keep=KEEP).write(notices, NOTHING)
 
     asyncio.run(scenario())
 

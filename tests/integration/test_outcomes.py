@@ -15,6 +15,7 @@ from qaworker import keys
 from qaworker.errors import ConfigError, StoreUnavailable
 from qaworker.models import Outcome, QAPair, Usage
 from qaworker.store.connections import check_writable, connect, connect_async, require
+from qaworker.store.counters import CHUNKS, REDELIVERIES, Counts, counted
 from qaworker.store.outcomes import (
     CLAIM_TTL,
     TAKERS_TTL,
@@ -28,6 +29,7 @@ from tests.support.redis_server import RedisServer
 T = TypeVar("T")
 
 KEEP = timedelta(days=30)
+NOTHING = Counts().take()
 TEXTS = {
     "en": "The ferry to Hollin runs twice a day.",
     "ja": "ホリン行きの渡し船は一日に二便ある。",
@@ -73,11 +75,14 @@ def with_stores(
     return asyncio.run(host())
 
 
+def url_of(redis: Any) -> str:
+    return f"unix://{redis.connection_pool.connection_kwargs['path']}"
+
+
 def store(redis: Any, *outcomes: Outcome) -> None:
     """Write outcomes as a worker does."""
     notices = [Notice(o.digest, o.run_id, o) for o in outcomes]
-    url = f"unix://{redis.connection_pool.connection_kwargs['path']}"
-    with_stores(url, lambda one: one.write(notices))
+    with_stores(url_of(redis), lambda one: one.write(notices, NOTHING))
 
 
 @pytest.mark.parametrize("language", ["en", "ja"])
@@ -92,7 +97,9 @@ def test_a_write_tells_the_run_gives_the_claim_up_and_expires(
 ) -> None:
     async def scenario(one: OutcomeStore) -> None:
         await one.claim(["d1"], "run")
-        await one.write([Notice("d1", "run", ok("d1")), Notice("d2", "other"), Notice("d3", "run")])
+        await one.write(
+            [Notice("d1", "run", ok("d1")), Notice("d2", "other"), Notice("d3", "run")], NOTHING
+        )
 
     with_stores(redis_url, scenario)
     assert redis_client.get(keys.claim("d1")) is None
@@ -112,7 +119,8 @@ def test_a_write_is_one_transaction(redis_client: Any) -> None:
 
 def test_an_outcome_of_no_run_tells_nobody(redis_client: Any) -> None:
     store(redis_client, ok("d1", run_id=""))
-    assert list(redis_client.scan_iter("*")) == [keys.outcome("d1").encode()]
+    assert redis_client.exists(keys.outcome("d1"))
+    assert not list(redis_client.scan_iter(keys.done("*")))
 
 
 def test_a_claim_is_exclusive_however_many_ask(redis_url: str) -> None:
@@ -136,7 +144,7 @@ def test_an_outcome_written_between_asking_and_reading_is_seen(redis_url: str) -
 
         async def write() -> None:
             for digest in digests:
-                await writer.write([Notice(digest, "run", ok(digest))])
+                await writer.write([Notice(digest, "run", ok(digest))], NOTHING)
 
         writing = asyncio.create_task(write())
         while not writing.done():
@@ -238,7 +246,7 @@ def test_a_claim_tells_how_many_died_who_took_the_chunk(redis_url: str, redis_cl
         assert (await last.claim(["d0", "d1"], "another run")).deaths == {"d1": 4}
         ttl = redis_client.ttl(keys.takers("d1"))
         assert TAKERS_TTL.total_seconds() - 60 < ttl <= TAKERS_TTL.total_seconds()
-        await last.write([Notice("d1", "run", ok("d1"))])
+        await last.write([Notice("d1", "run", ok("d1"))], NOTHING)
         return deaths
 
     owners = [f"process-{n}" for n in range(5)]
@@ -325,7 +333,7 @@ STORE_CALLS: dict[str, Callable[[OutcomeStore], Awaitable[object]]] = {
     "renew": lambda one: one.renew(["d1"]),
     "release": lambda one: one.release(["d1"]),
     "spend": lambda one: one.spend({"d1": Spent(attempts=1)}, "run"),
-    "write": lambda one: one.write([Notice("d1", "run", ok("d1"))]),
+    "write": lambda one: one.write([Notice("d1", "run", ok("d1"))], NOTHING),
 }
 READER_CALLS: dict[str, Callable[[OutcomeReader], object]] = {
     "fetch": lambda one: one.fetch(["d1"]),
@@ -358,7 +366,7 @@ def test_a_redis_that_went_away_is_used_again_when_it_is_back(
     server = start_redis(appendonly=True)
 
     async def scenario(one: OutcomeStore) -> None:
-        await one.write([Notice("d1", "run", ok("d1"))])
+        await one.write([Notice("d1", "run", ok("d1"))], NOTHING)
         server.stop()
         with pytest.raises(StoreUnavailable):
             await one.claim(["d1"], "run")
@@ -418,3 +426,30 @@ def test_a_client_whose_connection_was_cut_connects_again(redis_url: str) -> Non
         require(redis)
         other.client_kill_filter(_type="normal", skipme=True)
         require(redis)
+
+
+def test_chunks_count_once_however_often_they_are_written(redis_client: Redis) -> None:
+    """Also with what was counted besides, and not when only a run is told."""
+
+    async def scenario(one: OutcomeStore) -> None:
+        counts = Counts()
+        counts.add(REDELIVERIES)
+        portion = counts.take()
+        notices = [
+            Notice("d1", "run", ok("d1")),
+            Notice("d2", "run", dead("d2", "run")),
+            Notice("d3", "run"),
+        ]
+        for _ in range(2):
+            await one.write(notices, portion)
+
+    with_stores(url_of(redis_client), scenario)
+    found = counted(redis_client).totals
+    assert found[CHUNKS] == {("ok",): 1, ("dead",): 1}
+    assert found[REDELIVERIES] == {(): 1}
+
+
+def test_a_count_that_redis_refuses_keeps_no_outcome_back(redis_client: Redis) -> None:
+    redis_client.set(keys.counters(), "not ours")
+    store(redis_client, ok("d1"))
+    assert OutcomeReader(redis_client).fetch(["d1"])

@@ -24,6 +24,7 @@ from qaworker.llm.estimates import Tokens
 from qaworker.llm.generator import Answer
 from qaworker.llm.prices import Price
 from qaworker.models import Chunk, GenerationConfig, Language, Outcome, QAPair, Usage
+from qaworker.store.counters import Portion
 from qaworker.store.holds import Hold
 from qaworker.store.outcomes import (
     CLAIM_TTL,
@@ -275,12 +276,15 @@ class FakeBudgets:
         self.is_away = False
         self._numbers = count()
 
+    def reservation(self, micros: int) -> str:
+        return f"{next(self._numbers)}:{micros}"
+
     def state(self, run_id: str) -> State:
         reserved = sum(micros for run, micros in self.open.values() if run == run_id)
         return State(self.budget.get(run_id), self.spent[run_id], reserved)
 
     async def reserve(
-        self, run_id: str, micros: Sequence[int], settled: Sequence[BudgetSettlement] = ()
+        self, run_id: str, asked: Sequence[str], settled: Sequence[BudgetSettlement] = ()
     ) -> Granted:
         await asyncio.sleep(0.001)
         self.trips += 1
@@ -289,15 +293,16 @@ class FakeBudgets:
         for one in settled:
             if self.open.pop(one.reservation, None) is not None:
                 self.spent[run_id] += one.micros
-        granted: list[str] = []
-        for amount in micros:
-            state = self.state(run_id)
-            free = (state.budget_micros or 0) - state.spent_micros - state.reserved_micros
-            if state.budget_micros is None or amount > free:
-                break
-            granted.append(str(next(self._numbers)))
-            self.open[granted[-1]] = (run_id, amount)
-        return Granted(tuple(granted), self.state(run_id))
+        granted = 0
+        for reservation in asked:
+            amount = int(reservation.partition(":")[2])
+            if reservation not in self.open:
+                state = self.state(run_id)
+                if state.budget_micros is None or amount > state.free_micros:
+                    break
+                self.open[reservation] = (run_id, amount)
+            granted += 1
+        return Granted(granted, self.state(run_id))
 
 
 PRICE = Price.model_validate({"input": 1, "output": 10})
@@ -334,6 +339,7 @@ class FakeRedis:
     """By run and digest."""
     takers: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """By digest: who took it and did not say what became of it."""
+    counted: Counter[tuple[str, str]] = field(default_factory=Counter)
     writes: list[list[Notice]] = field(default_factory=list)
     is_away: bool = False
 
@@ -392,9 +398,11 @@ class FakeStore(OutcomeStore):
         redis = await self._trip()
         redis.spent |= {(run_id, digest): one for digest, one in spent.items()}
 
-    async def write(self, notices: Sequence[Notice]) -> None:
+    async def write(self, notices: Sequence[Notice], counts: Portion) -> None:
         redis = await self._trip()
         redis.writes.append(list(notices))
+        kinds = (notice.outcome.kind for notice in notices if notice.outcome is not None)
+        redis.counted.update(counts.settling(kinds).counts)
         for notice in notices:
             if notice.outcome is not None:
                 redis.outcomes[notice.digest] = notice.outcome

@@ -26,6 +26,7 @@ from qaworker.errors import (
 )
 from qaworker.llm.generator import Answer
 from qaworker.models import Language, Outcome, Usage
+from qaworker.store.counters import Portion
 from qaworker.store.outcomes import CLAIM_TTL, Claims, Notice, Spent
 from tests.support.virtual_time import now_s, run
 from tests.unit.engine.fakes import (
@@ -724,10 +725,10 @@ def test_a_write_that_cannot_be_done_ends_its_batch_and_no_other(redis: FakeRedi
     poison, good = batch(chunk(1)), batch(chunk(2))
 
     class Picky(FakeStore):
-        async def write(self, notices: Sequence[Notice]) -> None:
+        async def write(self, notices: Sequence[Notice], counts: Portion) -> None:
             if any(notice.digest in poison.digests for notice in notices):
                 raise ValueError("poison")
-            await super().write(notices)
+            await super().write(notices, counts)
 
     async def scenario(engine: Engine) -> dict[str, Outcome]:
         async with asyncio.timeout(100):

@@ -7,6 +7,7 @@ import pytest
 
 from qaworker.engine.gate import Gates
 from qaworker.engine.ladder import BACKOFF_S, Ladder
+from qaworker.engine.meter import Meter
 from qaworker.engine.prompt import HandedBack, Prompt
 from qaworker.engine.suspects import Suspects
 from qaworker.engine.turnstile import Turnstile
@@ -22,6 +23,7 @@ from qaworker.errors import (
 )
 from qaworker.llm.generator import Answer
 from qaworker.models import Language, Usage
+from qaworker.store.counters import Counts
 from tests.support.virtual_time import now_s, run
 from tests.unit.engine.fakes import (
     USAGE,
@@ -35,6 +37,7 @@ from tests.unit.engine.fakes import (
     batch,
     chunk,
     keeping,
+    price,
     purse,
     replies,
 )
@@ -47,11 +50,23 @@ def prompt_of(language: Language = "en") -> Prompt:
     return Prompt(made.chunks, made.config, made.model, usage=Usage(), calls=0)
 
 
-def ladder_on(generator: FakeGenerator, *, gates: Gates | None = None, slots: int = 4) -> Ladder:
+def ladder_on(
+    generator: FakeGenerator,
+    *,
+    gates: Gates | None = None,
+    slots: int = 4,
+    counts: Counts | None = None,
+) -> Ladder:
     turnstile = Turnstile(FakeLimiter(), calls_in_flight=slots)
     suspects = Suspects(FakeStore(FakeRedis()))
     return Ladder(
-        generator, gates or Gates(), turnstile, purse(), suspects, call_timeout_s=CALL_TIMEOUT_S
+        generator,
+        gates or Gates(),
+        turnstile,
+        purse(),
+        suspects,
+        Meter(counts or Counts(), price),
+        call_timeout_s=CALL_TIMEOUT_S,
     )
 
 

@@ -7,8 +7,10 @@ from typing import Self
 
 import pytest
 
-from qaworker.engine.recorder import LARGEST_WRITE, Recorder
+from qaworker.engine.recorder import FLUSH_S, LARGEST_WRITE, LAST_WRITE_S, RETRY_S, Recorder
+from qaworker.errors import StoreUnavailable
 from qaworker.models import Outcome
+from qaworker.store.counters import CHUNKS, REDELIVERIES, Counts, Portion
 from qaworker.store.outcomes import Notice
 from tests.support.virtual_time import now_s, run
 from tests.unit.engine.fakes import FakeRedis, FakeStore
@@ -24,7 +26,8 @@ class Recording:
 
     def __init__(self, store: type[FakeStore] = FakeStore) -> None:
         self.redis = FakeRedis()
-        self.recorder = Recorder(store(self.redis))
+        self.counts = Counts()
+        self.recorder = Recorder(store(self.redis), self.counts)
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self.recorder.run())
@@ -112,10 +115,10 @@ def test_a_waiter_that_is_cancelled_loses_no_answer(is_away: bool) -> None:
 
 def test_what_cannot_be_written_reaches_its_waiter_and_nobody_else() -> None:
     class Picky(FakeStore):
-        async def write(self, notices: Sequence[Notice]) -> None:
+        async def write(self, notices: Sequence[Notice], counts: Portion) -> None:
             if any(one.digest == "d1" for one in notices):
                 raise ValueError("a lone surrogate")
-            await super().write(notices)
+            await super().write(notices, counts)
 
     async def scenario() -> None:
         async with Recording(Picky) as recording:
@@ -124,5 +127,85 @@ def test_what_cannot_be_written_reaches_its_waiter_and_nobody_else() -> None:
             assert [type(end) for end in ends] == [type(None), ValueError, type(None)]
             await recording.recorder.record(notice(3))
             assert recording.redis.outcomes.keys() == {"d0", "d2", "d3"}
+
+    run(scenario())
+
+
+def test_what_was_counted_goes_with_the_outcomes() -> None:
+    async def scenario() -> None:
+        async with Recording() as recording:
+            recording.counts.add(REDELIVERIES)
+            await recording.recorder.record(notice(1), Notice("d2", "run"))
+            assert len(recording.written) == 1
+            assert recording.redis.counted == {("redeliveries", ""): 1, ("chunks|ok", ""): 1}
+
+    run(scenario())
+
+
+def test_what_was_counted_goes_alone_when_nothing_ends() -> None:
+    async def scenario() -> None:
+        async with Recording() as recording:
+            await asyncio.sleep(10 * FLUSH_S)
+            assert recording.written == []
+            recording.counts.add(REDELIVERIES)
+            await asyncio.sleep(2 * FLUSH_S)
+            assert recording.redis.counted == {("redeliveries", ""): 1}
+            assert recording.written == [[]]
+
+    run(scenario())
+
+
+def test_a_write_that_is_tried_again_is_the_same_portion() -> None:
+    """Whether it arrived is not known; what is counted meanwhile goes with the next one."""
+    tried: list[Portion] = []
+
+    class Forgetful(FakeStore):
+        async def write(self, notices: Sequence[Notice], counts: Portion) -> None:
+            tried.append(counts)
+            if len(tried) == 1:
+                raise StoreUnavailable
+            await super().write(notices, counts)
+
+    async def scenario() -> None:
+        async with Recording(Forgetful) as recording:
+            recording.counts.add(REDELIVERIES)
+            recorded = asyncio.create_task(recording.recorder.record(notice(1)))
+            await asyncio.sleep(RETRY_S / 2)
+            recording.counts.add(REDELIVERIES)
+            await recorded
+            assert tried[0] == tried[1]
+            await asyncio.sleep(2 * FLUSH_S)
+            assert recording.redis.counted["redeliveries", ""] == 2
+
+    run(scenario())
+
+
+def test_what_was_not_sent_is_counted_later_and_its_outcome_is_not() -> None:
+    class Picky(FakeStore):
+        async def write(self, notices: Sequence[Notice], counts: Portion) -> None:
+            if notices:
+                raise ValueError("a lone surrogate")
+            await super().write(notices, counts)
+
+    async def scenario() -> None:
+        async with Recording(Picky) as recording:
+            recording.counts.add(REDELIVERIES)
+            with pytest.raises(ValueError, match="surrogate"):
+                await recording.recorder.record(notice(1))
+            await asyncio.sleep(2 * FLUSH_S)
+            assert recording.redis.counted == {("redeliveries", ""): 1}
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+def test_what_is_left_at_the_end_is_handed_over_or_lost_soon(is_away: bool) -> None:
+    async def scenario() -> None:
+        recording = Recording()
+        recording.redis.is_away = is_away
+        recording.counts.add(CHUNKS, "ok")
+        await recording.recorder.close()
+        assert bool(recording.redis.counted) != is_away
+        assert now_s() < LAST_WRITE_S
 
     run(scenario())

@@ -53,9 +53,9 @@ def test_a_batch_is_taken_once_and_has_a_number_of_its_own() -> None:
 def test_what_was_put_back_goes_with_the_next_batch() -> None:
     counts = Counts()
     counts.add(CHUNKS, "ok")
-    batch = counts.take()
+    portion = counts.take()
     counts.add(CHUNKS, "ok", by=2)
-    counts.put_back(batch)
+    counts.put_back(portion)
     assert counts
     assert counts.take().counts == {("chunks|ok", ""): 3}
     assert not counts
