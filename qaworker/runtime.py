@@ -27,8 +27,8 @@ from qaworker.store.connections import connect, connect_async
 from qaworker.store.holds import WorkerHolds
 from qaworker.store.outcomes import OutcomeStore
 
-# What a call may wait for the limiter, as a rule: what waits longer is charged in full until it ends.
-RESERVED_BEYOND_A_CALL: Final = timedelta(seconds=30)
+# What it takes to settle a call, as a rule: it is charged in full until that is done.
+RESERVED_BEYOND_A_CALL: Final = timedelta(seconds=10)
 
 
 def provider(settings: Settings) -> Client:

@@ -9,7 +9,7 @@ from qaworker.cli.table import printable, table
 from qaworker.limits.states import Kind, LimiterState
 from qaworker.status.picture import Shared, Worker
 from qaworker.status.spans import clock, spoken
-from qaworker.store.holds import BUDGET, PROBE_EVERY, UNPRICED, Hold
+from qaworker.store.holds import BUDGET, BUDGET_UNKNOWN, PROBE_EVERY, UNPRICED, Hold
 
 
 def held(shared: Shared, workers: Sequence[Worker]) -> Iterator[str]:
@@ -36,6 +36,7 @@ def _remedy(hold: Hold, *, is_used: bool) -> str:
     if hold.kind == "run":
         texts = {
             BUDGET: _("the run goes on with its own command and a larger --budget"),
+            BUDGET_UNKNOWN: _("the run goes on with its own command, or `qaworker collect RUN_DIR`"),
             UNPRICED: _("once there is a price, the run goes on with its own command"),
         }
         return texts.get(hold.reason) or _("`qaworker hold release {scope}` lets it go on")

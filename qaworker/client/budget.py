@@ -12,7 +12,15 @@ from qaworker.client.driver import NOTICES_AT_ONCE
 from qaworker.errors import ConfigError, RunHeld
 from qaworker.limits.budget import State, open_budget, state
 from qaworker.llm.prices import Price, cost_micros, dollars
-from qaworker.store.holds import BUDGET, UNPRICED, Hold, hold_of, release, run_scope
+from qaworker.store.holds import (
+    BUDGET,
+    BUDGET_UNKNOWN,
+    UNPRICED,
+    Hold,
+    hold_of,
+    release_for,
+    run_scope,
+)
 from qaworker.store.ledger import Ledger
 from qaworker.store.outcomes import OutcomeReader
 
@@ -45,13 +53,19 @@ class Budget:
             broker: of the queue, where chunks may wait that were sent without a budget.
 
         Raises:
-            ConfigError: more is spent already, or chunks are under way without a budget.
+            ConfigError: more is spent or reserved already, or chunks are under way without a budget.
         """
         before = state(self._redis, self._ledger.run_id)
         spent_micros = max(self._spent_micros(), before.spent_micros)
-        if micros < spent_micros:
+        if micros < spent_micros + before.reserved_micros:
+            under_way = (
+                f", and calls under way may cost {dollars(before.reserved_micros)} more"
+                if before.reserved_micros
+                else ""
+            )
             raise ConfigError(
-                f"the run has spent {dollars(spent_micros)} already: give a larger --budget"
+                f"the run has spent {dollars(spent_micros)} already{under_way}:"
+                f" give a --budget of {dollars(spent_micros + before.reserved_micros)} or more"
             )
         if self._ledger.budget_micros is None and self._is_under_way(broker):
             raise ConfigError(
@@ -60,7 +74,7 @@ class Budget:
             )
         self._ledger.set_budget(micros)
         self._open(micros)
-        # After the budget: see Purse._hold_if_spent.
+        # After the budget: see Purse._hold_if_hopeless.
         if before.budget_micros is None or micros > before.budget_micros:
             self._release(BUDGET)
 
@@ -74,10 +88,14 @@ class Budget:
         """Open the budget again that Redis may have lost."""
         if self._ledger.budget_micros is not None:
             self._open(self._ledger.budget_micros)
+            self._release(BUDGET_UNKNOWN)
 
     def held(self) -> RunHeld | None:
         """Why nobody calls for the run, if that is so, and what to do about it."""
         hold = hold_of(self._redis, self._scope)
+        if hold is not None and hold.reason == BUDGET_UNKNOWN:
+            self.renew()
+            hold = hold_of(self._redis, self._scope)
         return None if hold is None else RunHeld(self._told(hold))
 
     def _told(self, hold: Hold) -> str:
@@ -105,9 +123,7 @@ class Budget:
         return cost_micros(self._ledger.counts().usage, self._price)
 
     def _release(self, reason: str) -> None:
-        hold = hold_of(self._redis, self._scope)
-        if hold is not None and hold.reason == reason and not hold.is_operators:
-            release(self._redis, self._scope)
+        if release_for(self._redis, self._scope, reason):
             # Workers left all of it to this client.
             self._ledger.mark_all_waiting()
 
@@ -119,4 +135,9 @@ class Budget:
             is_sent = True
             if reader.claimed(page):
                 return True
-        return is_sent and bool(cancelling.waiting(broker, self._ledger.run_id).messages)
+        if not is_sent:
+            return False
+        run_id = self._ledger.run_id
+        # In this order, as messages go from the queue to a worker.
+        waiting = cancelling.waiting(broker, run_id).messages
+        return bool(waiting) or cancelling.is_delivered(broker, run_id)

@@ -71,6 +71,16 @@ def waiting(broker: Redis, run_id: str | None) -> Waiting:
     return found
 
 
+def is_delivered(broker: Redis, run_id: str) -> bool:
+    """Whether workers hold a message of a run, or died with one; raises StoreUnavailable."""
+    hashes: Any = broker
+    with store_errors():
+        for _, delivery in hashes.hscan_iter(keys.unacked(), count=PAGE):
+            if _read(delivery, is_delivery=True)[0] == run_id:
+                return True
+    return False
+
+
 def cancel(
     redis: Redis,
     broker: Redis,
@@ -153,10 +163,12 @@ class _Removal:
         return sum(found)
 
 
-def _read(message: bytes) -> tuple[str, int]:
+def _read(message: bytes, *, is_delivery: bool = False) -> tuple[str, int]:
     """The run of a message, and its chunks; what nobody can read is a run of its own."""
     try:
         parsed = json.loads(message)
+        if is_delivery:
+            parsed, _, _ = parsed  # with its exchange and queue
         args, kwargs, _ = json.loads(base64.b64decode(parsed["body"]))
         headers = parsed["headers"]
         run_id = str(headers.get(RUN_HEADER) or headers["id"])

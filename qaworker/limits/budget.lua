@@ -54,8 +54,10 @@ end
 local granted = 0
 for place = first_asked, #ARGV do
   local micros = micros_of(ARGV[place])
-  -- What is open already is asked for again because the answer got lost: it is charged once.
+  -- What is open already, or was charged, is asked for again because the answer got lost: no call was
+  -- made, and it is charged once.
   if not redis.call("ZSCORE", KEYS[2], ARGV[place]) then
+    settle(ARGV[place], 0)
     if spent + reserved + micros > budget then
       break
     end

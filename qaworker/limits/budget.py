@@ -25,8 +25,8 @@ from redis.asyncio import Redis as AsyncRedis
 from qaworker import keys
 from qaworker.limits.faults import store_errors
 
-# Longer than a call and what it waits for the limiter. Open or charged, a reservation keeps others
-# out; but only once it is charged nobody waits any more for what may be free of it.
+# Longer than a call. Open or charged, a reservation keeps others out; but only once it is charged
+# nobody waits any more for what may be free of it.
 OPEN_FOR: Final = timedelta(minutes=10)
 _LEAVE: Final = -1
 
@@ -41,6 +41,11 @@ class State:
     reserved_micros: int
     """For calls under way."""
 
+    @property
+    def free_micros(self) -> int:
+        """What may be reserved now."""
+        return (self.budget_micros or 0) - self.spent_micros - self.reserved_micros
+
     def covers(self, micros: int) -> bool:
         """Whether so much would fit if all calls under way were free.
 
@@ -52,10 +57,10 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """The first of the reservations asked for, as many as the budget covers."""
+    """What became of the reservations asked for."""
 
-    reservations: tuple[str, ...]
-    """To be settled, each once; a string of this module's own."""
+    reservations: int
+    """So many, the first ones: each is to be settled, once."""
     state: State
 
 
@@ -86,16 +91,19 @@ class Budgets:
         self._name = secrets.token_hex(6)
         self._numbers = count(1)
 
+    def reservation(self, micros: int) -> str:
+        """A reservation to ask for: the same one again where the answer got lost."""
+        return f"{self._name}-{next(self._numbers)}:{micros}"
+
     async def reserve(
-        self, run_id: str, micros: Sequence[int], settled: Sequence[Settlement] = ()
+        self, run_id: str, asked: Sequence[str], settled: Sequence[Settlement] = ()
     ) -> Granted:
         """Reserve what calls can cost at most, in their order, after settling earlier ones.
 
-        The answer of Redis may get lost: what it granted then is charged in full in the end.
+        The first that the budget does not cover is refused, with all after it.
         """
-        asked = [f"{self._name}-{next(self._numbers)}:{amount}" for amount in micros]
         state, granted = await self._exchange(run_id, settled, asked)
-        return Granted(tuple(asked[:granted]), state)
+        return Granted(granted, state)
 
     async def settle(self, run_id: str, settled: Sequence[Settlement]) -> State:
         """Charge what calls cost and free the rest; it may be said twice."""

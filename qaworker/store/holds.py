@@ -20,6 +20,8 @@ from qaworker.store.connections import store_errors
 OPERATOR: Final = "operator"
 BUDGET: Final = "budget"
 """Why a run is held whose budget is spent."""
+BUDGET_UNKNOWN: Final = "budget_unknown"
+"""Why a run is held whose budget Redis has lost."""
 UNPRICED: Final = "price_unknown"
 """Why a run is held whose budget nobody can reckon with."""
 PROBE_EVERY: Final = timedelta(seconds=15)
@@ -74,10 +76,12 @@ return 1
 
 # KEYS[1] -> holds (Hash)
 # ARGV[1] -> scope
+# ARGV[2] -> the only reason to release it for; empty: any
 # Output: 1 when a hold that is not an operator's was removed, else 0
 _RELEASE: Final = """
 local stored = redis.call("HGET", KEYS[1], ARGV[1])
-if not stored or cjson.decode(stored).by == "operator" then
+local hold = stored and cjson.decode(stored)
+if not hold or hold.by == "operator" or (ARGV[2] ~= "" and hold.reason ~= ARGV[2]) then
   return 0
 end
 return redis.call("HDEL", KEYS[1], ARGV[1])
@@ -181,6 +185,12 @@ def release(redis: Redis, scope: str) -> bool:
         return bool(redis.hdel(keys.holds(), scope))
 
 
+def release_for(redis: Any, scope: str, reason: str) -> bool:
+    """Release what workers hold for this reason; False for another's. Raises StoreUnavailable."""
+    with store_errors():
+        return bool(redis.eval(_RELEASE, 1, keys.holds(), scope, reason))
+
+
 def hold_of(redis: Any, scope: str) -> Hold | None:
     """The hold of a scope, if there is one. Raises StoreUnavailable."""
     with store_errors():
@@ -210,7 +220,7 @@ class WorkerHolds:
     async def release(self, scope: str) -> bool:
         """Release what a worker held, as a call shows that succeeded; False for an operator's."""
         with store_errors():
-            return bool(await self._redis.eval(_RELEASE, 1, keys.holds(), scope))
+            return bool(await self._redis.eval(_RELEASE, 1, keys.holds(), scope, ""))
 
     async def holds(self) -> list[Hold]:
         """Every hold, the oldest first."""

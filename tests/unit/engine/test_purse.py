@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -13,15 +13,17 @@ from qaworker.engine.held_runs import HeldRuns
 from qaworker.engine.purse import RETRY_S, Money, Purse
 from qaworker.errors import (
     AnswerTruncated,
+    CallError,
     HaltError,
     InternalFault,
     ProviderThrottled,
     ProviderUnavailable,
+    StoreUnavailable,
 )
-from qaworker.limits.budget import State
+from qaworker.limits.budget import Granted, Settlement, State
 from qaworker.llm.estimates import Tokens
 from qaworker.models import Usage
-from qaworker.store.holds import BUDGET, UNPRICED, run_scope
+from qaworker.store.holds import BUDGET, BUDGET_UNKNOWN, UNPRICED, run_scope
 from tests.support.virtual_time import now_s, run
 from tests.unit.engine.fakes import (
     FakeBudgets,
@@ -56,8 +58,12 @@ class Till:
         self.held_runs = HeldRuns(holds.holds, self.held.append)
         self.purse = Purse(budgets, holds, self.held_runs, price)
 
-    async def reserve(self, model: str = MODEL) -> Money:
-        return await self.purse.reserve(RUN, model, TOKENS)
+    async def reserve(self) -> Money:
+        """As a call does that the limiter lets pass at once."""
+        while True:
+            async with self.purse.foresee(RUN, MODEL, TOKENS) as reserve:
+                if (money := await reserve()) is not None:
+                    return money
 
 
 @asynccontextmanager
@@ -101,9 +107,10 @@ def test_a_run_without_a_budget_costs_no_round_trip() -> None:
     budgets = FakeBudgets()
 
     async def scenario() -> None:
-        async with till(budgets) as at:
-            with await at.purse.reserve(None, "unpriced", TOKENS) as money:
-                money.charge(USAGE)
+        async with till(budgets) as at, at.purse.foresee(None, "unpriced", TOKENS) as reserve:
+            money = await reserve()
+            assert money is not None
+            money.charge(USAGE)
 
     run(scenario())
     assert budgets.trips == 0
@@ -117,8 +124,81 @@ def test_calls_that_begin_together_share_a_round_trip() -> None:
             await asyncio.gather(*[at.reserve() for _ in range(50)])
 
     run(scenario())
-    assert budgets.trips == 1
+    # One to see what there is, one to reserve.
+    assert budgets.trips == 2
     assert budgets.state(RUN).reserved_micros == 50 * MOST
+
+
+def test_who_waits_for_the_limiter_has_reserved_nothing() -> None:
+    budgets = FakeBudgets(run=10 * MOST)
+
+    async def scenario() -> int:
+        async with till(budgets) as at:
+            through = 0
+
+            async def wait() -> None:
+                nonlocal through
+                async with at.purse.foresee(RUN, MODEL, TOKENS):
+                    through += 1
+                    await asyncio.sleep(60)
+
+            waiting = [asyncio.create_task(wait()) for _ in range(30)]
+            await asyncio.sleep(10)
+            assert budgets.state(RUN) == State(10 * MOST, 0, 0)
+            first = through
+            await asyncio.wait(waiting)
+            assert through == 30
+            return first
+
+    # As many as there is money for.
+    assert run(scenario()) == 10
+    assert budgets.trips < 200
+
+
+def test_a_reservation_whose_answer_is_lost_is_asked_for_again_and_charged_once() -> None:
+    class Lossy(FakeBudgets):
+        async def reserve(
+            self, run_id: str, asked: Sequence[str], settled: Sequence[Settlement] = ()
+        ) -> Granted:
+            granted = await super().reserve(run_id, asked, settled)
+            if asked and self.trips < 5:
+                raise StoreUnavailable
+            return granted
+
+    budgets = Lossy(run=10_000)
+
+    async def scenario() -> None:
+        async with till(budgets) as at:
+            with await at.reserve() as money:
+                assert budgets.state(RUN) == State(10_000, 0, MOST)
+                money.charge(USAGE)
+
+    run(scenario())
+    assert budgets.state(RUN) == State(10_000, COST, 0)
+
+
+@pytest.mark.parametrize("is_given_up", [False, True])
+def test_who_was_foreseen_and_goes_leaves_room_for_others(*, is_given_up: bool) -> None:
+    budgets = FakeBudgets(run=MOST)
+
+    async def scenario() -> float:
+        async with till(budgets) as at:
+
+            async def wait() -> None:
+                async with at.purse.foresee(RUN, MODEL, TOKENS):
+                    await asyncio.sleep(10)
+
+            first = asyncio.create_task(wait())
+            await asyncio.sleep(1)
+            second = asyncio.create_task(at.reserve())
+            await asyncio.sleep(1)
+            assert not second.done()
+            if is_given_up:
+                first.cancel()
+            await second
+            return now_s()
+
+    assert run(scenario()) == pytest.approx(2 if is_given_up else 10, abs=0.1)
 
 
 def test_who_is_refused_gets_what_others_give_back() -> None:
@@ -189,17 +269,25 @@ def test_a_budget_that_is_raised_while_the_hold_is_set_is_not_held() -> None:
     assert holds.held == {}
 
 
-def test_a_budget_that_redis_has_lost_is_waited_for() -> None:
-    budgets, holds = FakeBudgets(), FakeHolds()
+def test_a_run_whose_budget_redis_has_lost_is_held_for_its_command_to_open_it() -> None:
+    budgets, holds, generator = FakeBudgets(), FakeHolds(), FakeGenerator()
 
     async def scenario() -> float:
-        async with till(budgets, holds) as at:
-            asyncio.get_running_loop().call_later(30, budgets.budget.update, {RUN: MOST})
-            await at.reserve()
-            return now_s()
+        async with engine(generator, budgets, holds) as made:
+            assert await made.process(budgeted(batch(chunk()))) == {}
+            held_s = now_s()
+            hold = holds.held[run_scope(RUN)]
+            assert (hold.reason, hold.detail) == (
+                BUDGET_UNKNOWN,
+                "Redis has lost it; the run's own command opens it again",
+            )
+            budgets.budget[RUN] = 10 * CALL_MOST
+            await holds.release(run_scope(RUN))
+            assert len(await made.process(budgeted(batch(chunk())))) == 1
+            return held_s
 
-    assert run(scenario()) == pytest.approx(30, abs=RETRY_S + 0.1)
-    assert holds.held == {}
+    assert run(scenario()) < 1
+    assert len(generator.calls) == 1
 
 
 def test_while_redis_is_away_nobody_is_granted_and_nothing_is_lost() -> None:
@@ -238,6 +326,12 @@ def test_who_is_cancelled_has_taken_nothing() -> None:
                 assert budgets.state(RUN) == State(10_000, 0, 0), wait_s
 
     run(scenario())
+
+
+def free(error: CallError) -> CallError:
+    """As the provider answers that refuses a call, or who never had it."""
+    error.is_free = True
+    return error
 
 
 @asynccontextmanager
@@ -282,6 +376,7 @@ def test_an_engine_spends_the_budget_and_no_more() -> None:
         (AnswerTruncated(usage=Usage(input=100, output=100)), 1100 + CALL_COST),
         (AnswerTruncated(), 1000 + CALL_COST),
         (ProviderUnavailable(), 1000 + CALL_COST),
+        (free(ProviderUnavailable()), CALL_COST),
     ],
 )
 def test_a_failed_call_costs_what_the_provider_charges_or_may(
