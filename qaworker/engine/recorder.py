@@ -66,7 +66,7 @@ class Recorder:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FLUSH_S):
                     await self._wake.wait()
-            if not self._wake.is_set() and self._counts:
+            if not (self._wake.is_set() or self._counts.is_empty):
                 await self._settle([])
             self._wake.clear()
             while self._queue:
@@ -75,7 +75,7 @@ class Recorder:
 
     async def close(self) -> None:
         """Hand over what was counted since; without Redis it is lost."""
-        if self._counts:
+        if not self._counts.is_empty:
             with suppress(StoreUnavailable, TimeoutError):
                 async with asyncio.timeout(LAST_WRITE_S):
                     await self._writer.write([], self._counts.take())

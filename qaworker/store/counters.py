@@ -162,8 +162,10 @@ class Counts:
         """Keep for another portion what was certainly not handed over."""
         self._open.update(portion.counts)
 
-    def __bool__(self) -> bool:
-        return bool(self._open)
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to hand over."""
+        return not self._open
 
 
 @dataclass(frozen=True, slots=True)

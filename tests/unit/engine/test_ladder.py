@@ -65,7 +65,7 @@ def ladder_on(
         turnstile,
         purse(),
         suspects,
-        Meter(counts or Counts(), price),
+        Meter(Counts() if counts is None else counts, price),
         call_timeout_s=CALL_TIMEOUT_S,
     )
 
@@ -408,3 +408,17 @@ def test_an_abort_at_the_moment_a_call_runs_out_of_time_is_none_too_many() -> No
         assert failures == []
 
     run(scenario())
+
+
+def test_every_call_is_counted_and_every_one_that_is_made_again_with_its_reason() -> None:
+    """Also when it ends for lack of time, and with how long it took."""
+    counts = Counts()
+    errors = ProviderThrottled(retry_after_s=1), AnswerInvalid(usage=USAGE), None
+    generator = FakeGenerator(
+        replies(*errors), latency_s=lambda call: 2.0 if call.at_s else 2 * CALL_TIMEOUT_S
+    )
+    run(ladder_on(generator, counts=counts).ask(prompt_of()))
+    counted = {name for name, _ in counts.take().counts}
+    assert {"failures|unavailable", "failures|throttled", "failures|invalid"} <= counted
+    assert {"retries|unavailable", "retries|throttled", "retries|invalid"} <= counted
+    assert {"requests|ok", "call|100", "call|2"} <= counted

@@ -56,6 +56,6 @@ def test_what_was_put_back_goes_with_the_next_batch() -> None:
     portion = counts.take()
     counts.add(CHUNKS, "ok", by=2)
     counts.put_back(portion)
-    assert counts
+    assert not counts.is_empty
     assert counts.take().counts == {("chunks|ok", ""): 3}
-    assert not counts
+    assert counts.is_empty
