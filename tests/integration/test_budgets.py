@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 
 from qaworker import keys
 from qaworker.client.budget import Budget
@@ -18,12 +20,12 @@ from qaworker.client.requeueing import requeue
 from qaworker.client.senders import publish
 from qaworker.engine.batches import Batch, parse_batch
 from qaworker.errors import ConfigError
-from qaworker.limits.budget import State, open_budget, state
+from qaworker.limits.budget import Budgets, State, open_budget, state
 from qaworker.llm.prices import Price
 from qaworker.models import Chunk, GenerationConfig, Outcome, Usage
 from qaworker.store import holds
 from qaworker.store.dead_letters import letter_of
-from qaworker.store.holds import BUDGET, UNPRICED, run_scope
+from qaworker.store.holds import BUDGET, BUDGET_UNKNOWN, UNPRICED, run_scope
 from qaworker.store.ledger import Ledger
 
 PRICE = Price.model_validate({"input": 1, "output": 10})
@@ -82,11 +84,50 @@ def test_a_run_without_a_budget_opens_none(ledger: Ledger, redis_client: Redis) 
 def test_less_than_is_spent_is_refused(ledger: Ledger, redis_client: Redis, budget: Budget) -> None:
     budget.set(500, redis_client)
     spend(ledger, 200)
-    with pytest.raises(ConfigError, match=r"has spent \$0.0002 already: give a larger --budget"):
+    with pytest.raises(
+        ConfigError, match=r"has spent \$0.0002 already: give a --budget of \$0.0002 or more"
+    ):
         budget.set(199, redis_client)
     assert (ledger.budget_micros, state(redis_client, ledger.run_id).budget_micros) == (500, 500)
     budget.set(200, redis_client)
     assert state(redis_client, ledger.run_id) == State(200, 200, 0)
+
+
+def test_less_than_calls_under_way_may_cost_is_refused(
+    ledger: Ledger, redis_client: Redis, redis_url: str, budget: Budget
+) -> None:
+    budget.set(500, redis_client)
+    spend(ledger, 100)
+    budget.renew()
+
+    async def call() -> None:
+        async with AsyncRedis.from_url(redis_url) as redis:
+            budgets = Budgets(redis, keep=KEEP)
+            await budgets.reserve(ledger.run_id, [budgets.reservation(200)])
+
+    asyncio.run(call())
+    with pytest.raises(
+        ConfigError,
+        match=r"spent \$0.0001 already, and calls under way may cost \$0.0002 more:"
+        r" give a --budget of \$0.0003 or more",
+    ):
+        budget.set(299, redis_client)
+    assert state(redis_client, ledger.run_id) == State(500, 100, 200)
+    budget.set(300, redis_client)
+    assert state(redis_client, ledger.run_id) == State(300, 100, 200)
+
+
+def test_a_run_whose_budget_redis_has_lost_goes_on_when_its_client_looks(
+    ledger: Ledger, redis_client: Redis, budget: Budget
+) -> None:
+    budget.set(500, redis_client)
+    ledger.mark_sent(["d0"], time.time())
+    redis_client.flushall()
+    scope = run_scope(ledger.run_id)
+    holds.set_hold(redis_client, scope, BUDGET_UNKNOWN, by="a worker")
+    assert budget.held() is None
+    assert state(redis_client, ledger.run_id) == State(500, 0, 0)
+    assert waiting(ledger) == CHUNKS
 
 
 def test_a_larger_one_releases_what_was_held_for_it_and_sends_all_again(
@@ -109,16 +150,17 @@ def test_a_larger_one_releases_what_was_held_for_it_and_sends_all_again(
     assert waiting(ledger) == CHUNKS
 
 
+@pytest.mark.parametrize("reason", ["ask Mia", BUDGET])
 def test_an_operators_hold_outlasts_a_larger_budget(
-    ledger: Ledger, redis_client: Redis, budget: Budget
+    ledger: Ledger, redis_client: Redis, budget: Budget, reason: str
 ) -> None:
     budget.set(500, redis_client)
     scope = run_scope(ledger.run_id)
     holds.set_hold(redis_client, scope, BUDGET, by="a worker")
-    holds.set_hold(redis_client, scope, "ask Mia")
+    holds.set_hold(redis_client, scope, reason)
     budget.set(600, redis_client)
     assert str(budget.held()) == (
-        f"the run is held (ask Mia): after `qaworker hold release {scope}` the same command goes on"
+        f"the run is held ({reason}): after `qaworker hold release {scope}` the same command goes on"
     )
 
 
@@ -137,7 +179,7 @@ def test_a_price_that_a_worker_lacked_is_tried_again(
 
 @pytest.mark.usefixtures("client_env")
 def test_chunks_under_way_without_a_budget_are_taken_back_first(
-    ledger: Ledger, redis_client: Redis, budget: Budget
+    ledger: Ledger, redis_client: Any, budget: Budget
 ) -> None:
     ((chunk, digest),) = ledger.waiting(1)
     ledger.mark_sent([digest], time.time())
@@ -145,7 +187,13 @@ def test_chunks_under_way_without_a_budget_are_taken_back_first(
     publish(batch, keys.DEFAULT_QUEUE, time.time())
     with pytest.raises(ConfigError, match="take them back with `qaworker cancel`"):
         budget.set(500, redis_client)
-    redis_client.delete(keys.queue(keys.DEFAULT_QUEUE))
+    # As when a worker has it, or was killed with it.
+    message = redis_client.lpop(keys.queue(keys.DEFAULT_QUEUE))
+    delivery = json.dumps([json.loads(message), "", keys.DEFAULT_QUEUE])
+    redis_client.hset(keys.unacked(), "tag", delivery)
+    with pytest.raises(ConfigError, match="under way without a budget"):
+        budget.set(500, redis_client)
+    redis_client.delete(keys.unacked())
     redis_client.set(keys.claim(digest), "a worker")
     with pytest.raises(ConfigError, match="under way without a budget"):
         budget.set(500, redis_client)
