@@ -17,11 +17,13 @@ from tests.support.processes import ROOT, Process, child_environment
     ("benchmark", "measured"),
     [
         ("chunking", "chunks/s"),
+        ("counting", "counting costs"),
         # The cases that run through all of its code; what is exact is wanted at any size.
         ("limits rpm", "| share of the limit |"),
         ("limits known budget", "| runs held |"),
         ("limits redis quota", "| calls refused, of as many in flight |"),
         ("limits faults", "| chunks that must die |"),
+        ("scrape", "times faster"),
         ("slots", "the design it grew out of: "),
         ("start", "qaworker --help, s"),
         ("stream", "client's peak MiB"),
