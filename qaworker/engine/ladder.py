@@ -5,6 +5,7 @@ failure            then                                         costs an attempt
 ================== ============================================ =========================
 throttled          everybody pauses as long as the provider asks no
 halted             all workers are held until a probe succeeds  no
+a third time       dead, if others were answered in between     -
 unavailable        again after 5, 10 and 20 s, with jitter      yes, four at most in a run
 half of the calls  the account is held, as when it is broken    no
 everybody's calls  likewise, when a chunk's last attempt fails  no, once in a run
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Protocol
@@ -45,8 +47,10 @@ from qaworker.errors import (
     ProviderDown,
     ProviderThrottled,
     ProviderUnavailable,
+    RequestRefused,
     WorkerDied,
 )
+from qaworker.limits.limiter import check_size
 from qaworker.llm.estimates import Tokens
 from qaworker.llm.generator import Answer
 from qaworker.models import Chunk, GenerationConfig, Usage
@@ -59,6 +63,8 @@ LARGER_CAP = 2.0
 # Whether the provider is down or answers this chunk alone never, nobody can tell when no other is
 # left: at one every 15 s, half an hour.
 MOST_PROBES = 120
+# Something before the provider may refuse a text as the provider does an account.
+MOST_REFUSALS = 3
 
 
 class Generator(Protocol):
@@ -108,6 +114,8 @@ class Ladder:
         self._suspects = suspects
         self._meter = meter
         self._health = Health(_now_s)
+        self._answered_calls: Counter[str] = Counter()
+        """By model."""
         self._call_timeout_s = call_timeout_s
         self.calls_in_flight = 0
 
@@ -154,6 +162,7 @@ class Ladder:
             cap_factor=cap_factor,
             repair=prompt.repair or None,
         )
+        check_size(tokens.total)
         async with prompt.waiting():
             passes, passage, money, company = await self._enter(prompt, tokens)
         with company, passage, money:
@@ -181,11 +190,12 @@ class Ladder:
             money.charge(answer.usage)
         self._answered(passes)
         prompt.usage += answer.usage
-        await self._turnstile.learn(prompt.model, answer.reported)
+        self._turnstile.report(prompt.model, answer.reported)
         return answer
 
     def _answered(self, passes: Passes) -> None:
         self._health.note(is_available=True)
+        self._answered_calls[passes.model_name] += 1
         self._gates.answered(passes)
 
     def _failed(self, prompt: Prompt, error: CallError, passes: Passes) -> None:
@@ -193,8 +203,11 @@ class Ladder:
 
         Raises:
             ProviderDown: it failed in an outage, which is no fault of its chunks.
+            RequestRefused: the account works, and these chunks are refused.
         """
         if isinstance(error, HaltError):
+            if self._is_refused_alone(prompt):
+                raise RequestRefused(str(error)) from error
             self._gates.refused(error, passes)
         elif isinstance(error, ProviderUnavailable):
             if self._is_down(prompt, passes):
@@ -204,6 +217,14 @@ class Ladder:
         elif not isinstance(error, (InternalFault, ProviderThrottled)):
             # The provider did answer: the account works.
             self._answered(passes)
+
+    def _is_refused_alone(self, prompt: Prompt) -> bool:
+        """Whether it is the prompt that is refused, and neither the account nor the model."""
+        answered = self._answered_calls[prompt.model]
+        if not prompt.refusals or answered > prompt.others_answered:
+            prompt.refusals += 1
+        prompt.others_answered = answered
+        return prompt.refusals >= MOST_REFUSALS
 
     def _is_down(self, prompt: Prompt, passes: Passes) -> bool:
         """Whether a call that the provider was not available for is one of an outage."""
@@ -267,15 +288,14 @@ class Ladder:
                     came_at_s = _now_s()
                     passage = await self._turnstile.enter(prompt.model, tokens.total)
                     undoing.callback(passage.give_back)
+                    waited_s = _now_s() - came_at_s
                     money = await reserve()
                     if money is None:
                         continue
                     undoing.callback(money.give_back)
                     if self._gates.honour(passes):
                         undoing.pop_all()
-                        self._meter.call_began(
-                            prompt.model, _now_s() - came_at_s, prompt.failed_for
-                        )
+                        self._meter.call_began(prompt.model, waited_s, prompt.failed_for)
                         return passes, passage, money, company
 
 

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from qaworker import logs
-from qaworker.errors import ChunkTooLarge, StoreUnavailable
+from qaworker.errors import ChunkTooLarge, Reported, StoreUnavailable
 from qaworker.limits.limiter import (
     ASK_AGAIN_S,
     HORIZON_S,
@@ -122,6 +122,7 @@ class Line:
         self.waiting: dict[_Waiter, None] = {}
         """All who have no passage yet, in the order they came."""
         self._settlements: list[Settlement] = []
+        self._reported: Reported = (None, None)
         self._exchanging = asyncio.Lock()
         self._joined, self._settled, self._nudged = (asyncio.Event() for _ in range(3))
         self._ask_at_s = 0.0
@@ -150,6 +151,18 @@ class Line:
         """Let the limiter know with the next exchange, or soon."""
         self._settlements.append(settlement)
         self._settled.set()
+
+    def report(self, reported: Reported) -> None:
+        """Let the limiter know soon what the provider reports, while the answer is written."""
+        self._reported = reported
+        self._settled.set()
+
+    async def learn(self, reported: Reported) -> None:
+        """See :meth:`qaworker.engine.turnstile.Turnstile.learn`."""
+        try:
+            await self._limiter.learn(self.model, *reported)
+        except StoreUnavailable as error:
+            log.warning("limits_not_told", model=self.model, error=str(error))
 
     @property
     def oldest_wait_s(self) -> float:
@@ -186,14 +199,16 @@ class Line:
             await asyncio.sleep(next_s - _now_s())
             next_s = _now_s() + FLUSH_S
             self._settled.clear()
-            if self._settlements:
-                try:
+            try:
+                if self._settlements:
                     await self._exchange(())
-                except Exception:  # what is lost stays charged in full
-                    log.exception("settlements_lost", model=self.model)
-                # What came back may be enough for who was refused.
-                self._ask_at_s = 0.0
-                self._nudged.set()
+                    # What came back may be enough for who was refused.
+                    self._ask_at_s = 0.0
+                    self._nudged.set()
+                if any(self._reported):
+                    await self.learn(self._reported)
+            except Exception:  # what is lost stays charged in full
+                log.exception("settlements_lost", model=self.model)
 
     async def _somebody_waits(self) -> None:
         while True:

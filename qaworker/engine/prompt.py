@@ -37,6 +37,10 @@ class Prompt:
     """Workers that died while they asked; see :mod:`qaworker.engine.suspects`."""
     failed_for: str = ""
     """The reason of its last call, if there was one and it failed."""
+    refusals: int = 0
+    """Calls refused as any would be, though others were answered in between."""
+    others_answered: int = 0
+    """Calls that were answered when this was last refused; see :mod:`qaworker.engine.ladder`."""
     paying_run: str | None = None
     """The run whose budget pays; None when there is no budget."""
     is_stopping: bool = False

@@ -67,10 +67,11 @@ class Turnstile:
 
     async def learn(self, model: str, reported: Reported) -> None:
         """Let all workers know what limits the provider reports; without Redis nobody calls anyway."""
-        try:
-            await self._limiter.learn(model, *reported)
-        except StoreUnavailable as error:
-            log.warning("limits_not_told", model=model, error=str(error))
+        await self._line(model).learn(reported)
+
+    def report(self, model: str, reported: Reported) -> None:
+        """Likewise, soon: who has an answer in hand does not wait for Redis."""
+        self._line(model).report(reported)
 
     async def pause(self, model: str, seconds: float) -> None:
         """Let no worker call for a while; without Redis nobody does anyway."""

@@ -98,12 +98,9 @@ class Grant:
     wait_s: float
 
     def used(self, tokens: int) -> Settlement:
-        """The provider charged so many tokens for the call.
-
-        Raises:
-            ValueError: that is no number of tokens.
-        """
-        return Settlement(self.reservation, self.tokens - _tokens(tokens), 0)
+        """The provider charged so many tokens for the call; what is no such number says nothing."""
+        back = self.tokens - tokens if 0 <= tokens <= _MOST_TOKENS else 0
+        return Settlement(self.reservation, back, 0)
 
     def unused(self) -> Settlement:
         """The call was never made."""
@@ -244,6 +241,15 @@ def _kind(per_minute: float, origin: Origin, reported: float | None) -> dict[str
     if reported is not None:  # the script's JSON has a null that is true
         kind["reported"] = reported
     return kind
+
+
+def check_size(tokens: int) -> None:
+    """Raise ChunkTooLarge for what no provider admits, before it is asked for with others."""
+    if tokens > _MOST_TOKENS:
+        raise ChunkTooLarge(
+            f"the prompt and its output cap are more than {_MOST_TOKENS:,} tokens: make chunks smaller"
+            " with --max-tokens"
+        )
 
 
 def _tokens(tokens: int) -> int:

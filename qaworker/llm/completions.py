@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 from qaworker.errors import (
     AnswerInvalid,
@@ -12,6 +12,9 @@ from qaworker.errors import (
     RequestRefused,
 )
 from qaworker.models import Usage
+
+# Beyond any context: whoever counts more says nothing that limits, budgets and sums could bear.
+_MOST_TOKENS: Final = 10_000_000
 
 
 def read_completion(body: bytes) -> tuple[str, Usage]:
@@ -64,4 +67,4 @@ def _mapping(value: object) -> dict[str, Any]:
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+    return value if isinstance(value, int) and 0 < value <= _MOST_TOKENS else 0

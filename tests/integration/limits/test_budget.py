@@ -141,8 +141,9 @@ def test_a_reservation_that_was_charged_meanwhile_is_charged_once(
     opened(redis_client, 100)
 
     def asked(open_for: timedelta) -> Granted:
-        ask = lambda budgets: budgets.reserve(RUN, ["me-1:60"])  # noqa: E731
-        return with_budgets(redis_url, ask, open_for=open_for)
+        return with_budgets(
+            redis_url, lambda budgets: budgets.reserve(RUN, ["me-1:60"]), open_for=open_for
+        )
 
     asked(timedelta(seconds=1))
     wait_until(

@@ -24,16 +24,19 @@ from qaworker.errors import (
     RequestRefused,
     StoreUnavailable,
 )
+from qaworker.llm.estimates import Tokens
 from qaworker.llm.generator import Answer
-from qaworker.models import Language, Outcome, Usage
+from qaworker.models import Chunk, GenerationConfig, Language, Outcome, Usage
 from qaworker.store.counters import Portion
 from qaworker.store.outcomes import CLAIM_TTL, Claims, Notice, Spent
 from tests.support.virtual_time import now_s, run
 from tests.unit.engine.fakes import (
     USAGE,
     Call,
+    FakeBudgets,
     FakeGenerator,
     FakeHolds,
+    FakeLimiter,
     FakeRedis,
     FakeStore,
     among_others,
@@ -64,6 +67,62 @@ def with_engine(
             return await scenario(engine)
 
     return run(host())
+
+
+class LengthGenerator(FakeGenerator):
+    """Takes what a chunk says of itself."""
+
+    def tokens(
+        self,
+        chunks: Sequence[Chunk],
+        config: GenerationConfig,  # noqa: ARG002, the signature is the generator's
+        model: str,  # noqa: ARG002
+        *,
+        cap_factor: float = 1.0,  # noqa: ARG002
+        repair: str | None = None,  # noqa: ARG002
+    ) -> Tokens:
+        return Tokens(sum(chunk.tokens for chunk in chunks), 100)
+
+
+@pytest.mark.parametrize("tokens", [10_000_000, 10**400])
+@pytest.mark.parametrize("is_budgeted", [False, True])
+def test_a_chunk_larger_than_any_limit_dies_alone_and_holds_no_run(
+    redis: FakeRedis, tokens: int, *, is_budgeted: bool
+) -> None:
+    huge = chunk(99).model_copy(update={"tokens": tokens})
+    made = replace(batch(huge, *map(chunk, range(5))), is_budgeted=is_budgeted)
+    holds, budgets = FakeHolds(), FakeBudgets(run=100_000)
+
+    async def scenario() -> dict[str, Outcome]:
+        given = shared(holds, budgets)
+        async with running(LengthGenerator(), FakeStore(redis), given, LIMITS) as engine:
+            return await engine.process(made)
+
+    outcomes = run(scenario())
+    assert [outcomes[digest].reason for digest in made.digests] == ["too_large", *[""] * 5]
+    assert holds.held == {}
+
+
+def test_an_answer_is_written_while_the_limits_it_reported_are_not_told(redis: FakeRedis) -> None:
+    class Hanging(FakeLimiter):
+        async def learn(self, model: str, rpm: float | None, tpm: float | None) -> None:
+            await asyncio.sleep(30)
+            await super().learn(model, rpm, tpm)
+
+    limiter = Hanging()
+    reported = (500.0, 200_000.0)
+    generator = FakeGenerator(lambda call: replace(answer(call.chunks), reported=reported))
+
+    async def scenario() -> float:
+        given = replace(shared(), limiter=limiter)
+        async with running(generator, FakeStore(redis), given, LIMITS) as engine:
+            await engine.process(batch(chunk()))
+            written_s = now_s()
+            await asyncio.sleep(60)
+            return written_s
+
+    assert run(scenario()) < 2
+    assert limiter.learnt == [reported]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 from qaworker.engine.engine import Engine, Limits, running
 from qaworker.engine.gate import Gates, News
 from qaworker.engine.holding import LOOK_EVERY_S
+from qaworker.engine.ladder import MOST_REFUSALS
 from qaworker.errors import CallError, HaltError, ModelRefused, ProviderUnavailable
 from qaworker.llm.generator import Answer
 from qaworker.models import Outcome
@@ -24,6 +25,7 @@ from tests.unit.engine.fakes import (
     FakeHolds,
     FakeRedis,
     FakeStore,
+    among_others,
     answer,
     batch,
     chunk,
@@ -168,6 +170,39 @@ def test_a_model_that_is_refused_holds_that_model_for_all() -> None:
     assert held == [model_scope(ACCOUNT, wrong)]
     assert at_s < 6
     assert all(call.model != wrong for call in generators[1].calls)
+
+
+def test_a_chunk_that_is_refused_as_an_account_is_dies_alone() -> None:
+    """As by a firewall before the provider, which answers 403 to some word of the text."""
+
+    def reply(call: Call) -> Answer | Exception:
+        return HaltError("the API answered 403") if call.ids == ["en-0"] else answer(call.chunks)
+
+    generator, holds = FakeGenerator(reply), FakeHolds()
+
+    async def scenario() -> dict[str, Outcome]:
+        async with running(generator, FakeStore(FakeRedis()), shared(holds), LIMITS) as engine:
+            work = engine.process(batch(*map(chunk, range(5))))
+            return await among_others(engine, work)
+
+    dead = [one for one in run(scenario()).values() if one.kind == "dead"]
+    assert [(one.reason, one.detail) for one in dead] == [("refused", "the API answered 403")]
+    assert sum(call.ids == ["en-0"] for call in generator.calls) == MOST_REFUSALS
+    assert holds.held == {}
+
+
+@pytest.mark.parametrize("error", [HaltError("no quota"), ModelRefused("not offered")])
+def test_while_a_model_is_refused_the_answers_of_another_bury_nothing(error: HaltError) -> None:
+    generator = FakeGenerator(
+        lambda call: error if call.model == "bad" and now_s() < 200 else answer(call.chunks)
+    )
+
+    async def scenario() -> dict[str, Outcome]:
+        async with running(generator, FakeStore(FakeRedis()), shared(), LIMITS) as engine:
+            return await among_others(engine, engine.process(batch(chunk(), model="bad")))
+
+    assert [one.kind for one in run(scenario()).values()] == ["ok"]
+    assert sum(call.model == "bad" for call in generator.calls) > MOST_REFUSALS
 
 
 def test_a_hold_from_before_the_start_lets_no_call_through() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -23,12 +24,14 @@ from qaworker.errors import (
 from qaworker.limits.budget import Granted, Settlement, State
 from qaworker.llm.estimates import Tokens
 from qaworker.models import Usage
-from qaworker.store.holds import BUDGET, BUDGET_UNKNOWN, UNPRICED, run_scope
+from qaworker.store.holds import BUDGET, BUDGET_UNKNOWN, UNPRICED, account_scope, run_scope
 from tests.support.virtual_time import now_s, run
 from tests.unit.engine.fakes import (
+    ACCOUNT,
     FakeBudgets,
     FakeGenerator,
     FakeHolds,
+    FakeLimiter,
     FakeRedis,
     FakeStore,
     batch,
@@ -42,6 +45,7 @@ from tests.unit.engine.fakes import (
 RUN = "run"
 MODEL = "gpt-5-mini"
 LIMITS = Limits(calls_in_flight=4, call_timeout_s=100, soft_limit_s=270, hard_limit_s=300)
+ONE_CALL = replace(LIMITS, calls_in_flight=1)
 # 10 micro-dollars a token of output: 1000 for each.
 TOKENS = Tokens(0, 100)
 USAGE = Usage(input=0, output=20)
@@ -326,6 +330,63 @@ def test_who_is_cancelled_has_taken_nothing() -> None:
                 assert budgets.state(RUN) == State(10_000, 0, 0), wait_s
 
     run(scenario())
+
+
+def test_a_budget_that_another_takes_meanwhile_gives_its_passage_back() -> None:
+    class Taken(FakeBudgets):
+        async def reserve(
+            self, run_id: str, asked: Sequence[str], settled: Sequence[Settlement] = ()
+        ) -> Granted:
+            if asked and now_s() < 1:
+                self.open["another's"] = (RUN, CALL_MOST)
+            return await super().reserve(run_id, asked, settled)
+
+    generator, budgets, limiter = FakeGenerator(), Taken(run=CALL_MOST), FakeLimiter()
+    given = replace(shared(FakeHolds(), budgets), limiter=limiter)
+
+    async def scenario() -> float:
+        async with running(generator, FakeStore(FakeRedis()), given, ONE_CALL) as made:
+            poor = asyncio.create_task(made.process(budgeted(batch(chunk()))))
+            await asyncio.sleep(1)
+            assert [one.requests_back for one in limiter.settled] == [1]
+            # Its slot is another's.
+            assert len(await made.process(batch(chunk(1), run_id="other"))) == 1
+            assert not poor.done()
+            await asyncio.sleep(30)
+            assert len(limiter.settled) == 2
+            del budgets.open["another's"]
+            began_s = now_s()
+            assert len(await poor) == 1
+            return now_s() - began_s
+
+    assert run(scenario()) < RETRY_S + 1.1
+    assert budgets.state(RUN) == State(CALL_MOST, CALL_COST, 0)
+
+
+def test_who_is_held_while_money_is_reserved_has_taken_nothing() -> None:
+    class Slow(FakeBudgets):
+        async def reserve(
+            self, run_id: str, asked: Sequence[str], settled: Sequence[Settlement] = ()
+        ) -> Granted:
+            if asked:
+                await asyncio.sleep(5)
+            return await super().reserve(run_id, asked, settled)
+
+    generator, budgets, holds = FakeGenerator(), Slow(run=10 * CALL_MOST), FakeHolds()
+
+    async def scenario() -> None:
+        async with engine(generator, budgets, holds) as made:
+            work = asyncio.create_task(made.process(budgeted(batch(chunk()))))
+            await asyncio.sleep(2)
+            await holds.set_hold(account_scope(ACCOUNT), "maintenance", by="operator")
+            await asyncio.sleep(28)
+            assert budgets.state(RUN) == State(10 * CALL_MOST, 0, 0)
+            del holds.held[account_scope(ACCOUNT)]
+            assert len(await work) == 1
+
+    run(scenario())
+    assert len(generator.calls) == 1
+    assert budgets.state(RUN) == State(10 * CALL_MOST, CALL_COST, 0)
 
 
 def free(error: CallError) -> CallError:

@@ -274,15 +274,18 @@ def test_a_call_that_settles_nothing_gives_nothing_back() -> None:
     assert not limiter.settled
 
 
-def test_what_comes_back_lets_those_who_were_refused_pass_earlier() -> None:
+@pytest.mark.parametrize(("used", "passes_s"), [(10, 10), (1, 2)])
+def test_what_comes_back_lets_those_who_were_refused_pass_earlier(
+    used: int, passes_s: float
+) -> None:
     async def scenario(hall: Hall) -> None:
         passage = await hall.turnstile.enter(MODEL, 60)
         waiting = asyncio.create_task(hall.call("a"))
         await asyncio.sleep(2)
         with passage:
-            passage.settle(10)
+            passage.settle(used)
         await waiting
-        assert hall.times == [10]
+        assert hall.times == [passes_s]
 
     play(scenario, FakeLimiter({MODEL: 1}))
 

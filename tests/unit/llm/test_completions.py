@@ -63,7 +63,13 @@ def test_what_is_no_completion_is_a_broken_provider(body: bytes) -> None:
 
 @pytest.mark.parametrize(
     "usage",
-    [None, [], {}, {"prompt_tokens": "7", "completion_tokens": -1, "prompt_tokens_details": None}],
+    [
+        None,
+        [],
+        {},
+        {"prompt_tokens": "7", "completion_tokens": -1, "prompt_tokens_details": None},
+        {"prompt_tokens": 10**400, "completion_tokens": 10_000_001},
+    ],
 )
 def test_servers_may_leave_the_usage_out(completion: Completion, usage: object) -> None:
     body = json.dumps({**completion("{}"), "usage": usage}).encode()
