@@ -34,7 +34,7 @@ from qaworker.exporter.looking import Picture
 from qaworker.store import counters
 from qaworker.store.counters import MOST_MODELS, OTHER, Counted, Histogram
 from qaworker.store.heartbeats import Seen
-from qaworker.store.holds import BUDGET, OPERATOR, UNPRICED, Hold
+from qaworker.store.holds import BUDGET, BUDGET_UNKNOWN, OPERATOR, UNPRICED, Hold
 
 MOST_WORKERS: Final = 500
 """That are shown: the fleets this is made for have fifty."""
@@ -58,7 +58,9 @@ REASONS: Final = frozenset(
     )
 )
 """Why a call fails."""
-HOLD_REASONS: Final = frozenset({*(kind.reason for kind in HALTS), BUDGET, OPERATOR, UNPRICED})
+HOLD_REASONS: Final = frozenset(
+    {*(kind.reason for kind in HALTS), BUDGET, BUDGET_UNKNOWN, OPERATOR, UNPRICED}
+)
 """Why there is a hold; whatever an operator wrote is ``operator``."""
 
 
