@@ -145,6 +145,8 @@ def _selection(
 ) -> Selection:
     from qaworker.client.cancelling import run_id_of
 
+    if "" in digests:  # a script's variable that is not set would mean all
+        raise click.UsageError("a DIGEST is empty: give how it begins, or none for all")
     run_id = run_id_of(Path(run)) if run is not None and Path(run).is_dir() else run
     return Selection(digests, run_id, reason, older_than, newer_than)
 

@@ -165,6 +165,22 @@ def test_discard_removes_the_letters_alone(
     assert redis_client.llen(QUEUE) == 0
 
 
+@pytest.mark.parametrize("action", ["list", "show", "requeue", "discard"])
+def test_an_empty_digest_does_not_mean_all(
+    letters: list[DeadLetter],
+    action: str,
+    redis_url: str,
+    redis_client: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    options = ["--yes"] if action in {"requeue", "discard"} else []
+    assert main(["dead", action, "", *options]) == 2
+    assert "a DIGEST is empty" in capsys.readouterr().err
+    assert left(redis_client) == letters
+
+
 @pytest.mark.parametrize("answer", ["n", "y"])
 @pytest.mark.parametrize("action", ["requeue", "discard"])
 def test_a_person_is_asked(
