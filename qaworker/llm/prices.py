@@ -6,7 +6,7 @@ import json
 import math
 import re
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Annotated
@@ -118,11 +118,27 @@ def dollars(micros: int) -> str:
     return f"${math.ceil(micros / unit) * unit / MICROS:,.{places}f}"
 
 
-@cache
 def _prices(own_file: Path | None) -> dict[str, Price]:
+    return _shipped() if own_file is None else _shipped() | _own(own_file, _changed_at(own_file))
+
+
+@cache
+def _shipped() -> dict[str, Price]:
     shipped = resources.files(__package__).joinpath("prices.json").read_text(encoding="utf-8")
-    prices = _Table.model_validate_json(shipped).models
-    return prices if own_file is None else prices | _read(own_file).models
+    return _Table.model_validate_json(shipped).models
+
+
+def _changed_at(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:  # reading it says why
+        return 0
+
+
+# Processes that run for weeks take a price that is added.
+@lru_cache(maxsize=1)
+def _own(path: Path, _changed_at: int) -> dict[str, Price]:
+    return _read(path).models
 
 
 def _read(path: Path) -> _Table:

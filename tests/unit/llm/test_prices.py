@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import date
 from decimal import Decimal
 from importlib import resources
@@ -85,6 +86,16 @@ def test_a_file_of_ones_own_adds_and_corrects(tmp_path: Path) -> None:
     assert price_of("o3-2025-04-16", own) == Price(input=Decimal(9), output=Decimal(9))
     assert price_of("gpt-4o", own) == price_of("gpt-4o")
     assert price_of("重み") is None
+
+
+def test_who_runs_on_takes_a_price_that_is_added(tmp_path: Path) -> None:
+    own = tmp_path / "prices.json"
+    own.write_text('{"models": {}}')
+    assert price_of("重み", own) is None
+    # Before the change, a day ago: files are often replaced by older ones.
+    own.write_text('{"models": {"重み": {"input": 0.1, "output": 0.3}}}')
+    os.utime(own, ns=(0, own.stat().st_mtime_ns - 86_400 * 10**9))
+    assert price_of("重み", own) == TENTHS
 
 
 @pytest.mark.parametrize(
