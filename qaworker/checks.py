@@ -20,7 +20,7 @@ from qaworker.logs import redact
 from qaworker.owners import choosing
 from qaworker.owners.owner import Owner
 from qaworker.settings import Settings
-from qaworker.store import fleet, heartbeats
+from qaworker.store import fleet, heartbeats, holds
 from qaworker.store.connections import connect, store_errors
 
 # A ledger of a million chunks and its exports.
@@ -46,7 +46,7 @@ def run_checks(settings: Settings) -> Iterator[Finding]:
     yield finding("redis", lambda: _redis(settings.redis_url, "REDIS_URL"))
     if settings.broker_url not in {"", settings.redis_url}:
         yield finding("broker", lambda: _redis(settings.broker_url, "CELERY_BROKER_URL"))
-    yield finding("workers", lambda: _workers(settings.redis_url))
+    yield finding("workers", lambda: _workers(settings))
     yield finding("owner", lambda: _owner(choosing.in_charge(settings), settings.stop_timeout_s))
     yield finding("api", lambda: asyncio.run(_api(settings)))
     yield finding("disk", lambda: _disk(settings.runs_dir))
@@ -87,10 +87,11 @@ def _redis(url: str, variable: str) -> str:
     return f"version {server['redis_version']}, {latency_ms:.1f} ms, {kept}"
 
 
-def _workers(url: str) -> str:
-    with connect(url) as redis:
+def _workers(settings: Settings) -> str:
+    with connect(settings.redis_url) as redis:
         living = heartbeats.living(redis)
         expected = fleet.expected(redis)
+        held = {hold.scope: hold for hold in holds.holds(redis)}
     if not living:
         raise CheckFailed(
             "no worker process answers: start them with `bin/start_celery.sh start`,"
@@ -102,9 +103,11 @@ def _workers(url: str) -> str:
             raise CheckFailed(
                 f"{on[host]} of {workers} answer on {host}: `qaworker status` there says why"
             )
-    for beat in living:
-        if beat.held:
-            raise CheckFailed(f"{beat.name} calls nobody for now: {beat.held}")
+    for account in sorted({beat.account for beat in living}):
+        for scope in (holds.account_scope(account), holds.model_scope(account, settings.model)):
+            if (hold := held.get(scope)) is not None:
+                why = f"{hold.reason}: {hold.detail}" if hold.detail else hold.reason
+                raise CheckFailed(f"{scope} is held ({why}): `qaworker status` says what ends it")
     if quiet := [beat.name for beat in living if beat.state == "quiet"]:
         raise CheckFailed(f"quiet: {', '.join(quiet)}: `qaworker drain --resume` ends that")
     consuming = [beat.name for beat in living if beat.state != "draining"]

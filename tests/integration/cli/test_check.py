@@ -8,8 +8,10 @@ import pytest
 from redis import Redis
 
 from qaworker import checks
+from qaworker.settings import Settings
 from qaworker.store import fleet, heartbeats
 from qaworker.store.heartbeats import Beat
+from qaworker.store.holds import account_scope, model_scope, set_hold
 from tests.conftest import StartWorker
 from tests.support.commands import Run
 from tests.support.simulators import SimulatorProcess
@@ -96,7 +98,6 @@ def test_a_model_that_the_api_does_not_offer_is_found(
         (2, {}, "FAILED: 1 of 2 answer on host: "),
         (1, {"state": "quiet"}, "FAILED: quiet: qa_worker-1@host: `qaworker drain --resume`"),
         (1, {"state": "draining"}, "FAILED: all workers are ending"),
-        (1, {"held": "no quota"}, "FAILED: qa_worker-1@host calls nobody for now: no quota"),
     ],
 )
 def test_workers_that_do_not_consume_are_found(
@@ -106,8 +107,30 @@ def test_workers_that_do_not_consume_are_found(
     heartbeats.beat(redis_client, Beat(name="qa_worker-1@host", **state | said))
     fleet.expect(redis_client, "host", expected)
     fleet.expect(redis_client, "stopped", 0)
-    found = checks.finding("workers", lambda: checks._workers(redis_url))
+    found = checks.finding("workers", lambda: checks._workers(Settings(redis_url=redis_url)))
     assert f"{'OK' if found.is_ok else 'FAILED'}: {found.text}".startswith(finding)
+
+
+@pytest.mark.parametrize(
+    ("scope", "is_found"),
+    [
+        (account_scope("1a2b3c4d"), True),
+        (model_scope("1a2b3c4d", "gpt-5-mini"), True),
+        (model_scope("1a2b3c4d", "gpt-5-mini-typo"), False),
+        (account_scope("ffffffff"), False),
+    ],
+)
+def test_a_hold_is_found_that_workers_heed(
+    redis_url: str, redis_client: Redis, scope: str, is_found: bool
+) -> None:
+    # Under prefork no heartbeat tells of it.
+    beat = Beat(name="qa_worker-1@host", pid=1, pool="prefork", account="1a2b3c4d")
+    heartbeats.beat(redis_client, beat)
+    set_hold(redis_client, scope, "halted", detail="no quota", by="w-1@host")
+    found = checks.finding("workers", lambda: checks._workers(Settings(redis_url=redis_url)))
+    assert found.is_ok != is_found
+    if is_found:
+        assert found.text.startswith(f"{scope} is held (halted: no quota): ")
 
 
 def test_all_that_are_quiet_are_named(redis_url: str, redis_client: Redis) -> None:
@@ -124,5 +147,5 @@ def test_all_that_are_quiet_are_named(redis_url: str, redis_client: Redis) -> No
                 chunks_done=0,
             ),
         )
-    found = checks.finding("workers", lambda: checks._workers(redis_url))
+    found = checks.finding("workers", lambda: checks._workers(Settings(redis_url=redis_url)))
     assert found.text.startswith("quiet: qa_worker-1@host, qa_worker-2@host: ")
