@@ -115,7 +115,7 @@ class Heart(threading.Thread):
         if self._draining_since is None:
             self._draining_since = time.monotonic()
             self._held_before = (holdings.finished, holdings.handed_back)
-            notify("STOPPING=1", f"STATUS=draining {holdings.tasks} tasks")
+            notify("STOPPING=1", f"STATUS=draining, tasks: {holdings.tasks}")
 
     def end_now(self) -> None:
         """Hand everything back, the calls on the wire too, and end within END_GRACE_S."""
@@ -174,7 +174,7 @@ class Heart(threading.Thread):
         except StoreUnavailable as error:
             log.warning("heartbeat_missed", error=str(error))
         if self._draining_since is None:
-            notify(f"STATUS={state.state}: {state.tasks} tasks, {state.calls_in_flight} calls")
+            notify(f"STATUS={state.state}, tasks: {state.tasks}, calls: {state.calls_in_flight}")
 
     def _state(self) -> Literal["consuming", "quiet", "draining"]:
         if self._draining_since is not None:
@@ -208,7 +208,7 @@ class Heart(threading.Thread):
     def _watch_the_end(self, draining_s: float) -> None:
         if draining_s < self._settings.task_hard_limit_s + DRAIN_GRACE_S:
             extension = f"EXTEND_TIMEOUT_USEC={EXTENSION_S * 1_000_000}"
-            notify(extension, f"STATUS=draining {holdings.tasks} tasks")
+            notify(extension, f"STATUS=draining, tasks: {holdings.tasks}")
         elif not self._has_given_up:
             self._has_given_up = True
             log.error("drain_takes_too_long", tasks=holdings.tasks)
