@@ -33,7 +33,7 @@ LONGEST_DETAIL: Final = 300
 # ARGV[3] -> seconds until the first probe
 # Output: 1 when there was no such hold, else 0
 #
-# The first reason stays. Whoever set it, a hold that an operator wants becomes the operator's.
+# It is held since the first. The latest reason stays, but no worker's replaces an operator's.
 _SET: Final = """
 local time = redis.call("TIME")
 local now = time[1] + time[2] / 1000000
@@ -44,7 +44,7 @@ if stored then
   if wanted.detail ~= "" then
     hold.detail = wanted.detail
   end
-  if wanted.by == "operator" then
+  if wanted.by == "operator" or hold.by ~= "operator" then
     hold.by, hold.reason = wanted.by, wanted.reason
   end
 else
@@ -213,7 +213,7 @@ class WorkerHolds:
         self._worker = worker
 
     async def set_hold(self, scope: str, reason: str, *, detail: str = "") -> bool:
-        """Hold a scope, unless it is held; returns whether it was free."""
+        """Hold a scope, or say why it is held now; returns whether it was free."""
         with store_errors():
             return bool(await self._redis.eval(*_set(scope, reason, detail, self._worker)))
 

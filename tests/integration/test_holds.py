@@ -54,7 +54,7 @@ def now_s(redis: Any) -> float:
     return float(seconds + microseconds / 1e6)
 
 
-def test_the_first_reason_stays_and_the_last_error_is_told(
+def test_what_was_held_first_is_held_since_then_for_its_latest_reason(
     redis_url: str, redis_client: Redis
 ) -> None:
     began_s = now_s(redis_client)
@@ -68,7 +68,7 @@ def test_the_first_reason_stays_and_the_last_error_is_told(
 
     with_workers(redis_url, scenario, ["w-1@host", "w-2@host"])
     [hold] = holds(redis_client)
-    assert (hold.scope, hold.reason, hold.by) == (SCOPE, "quota", "w-1@host")
+    assert (hold.scope, hold.reason, hold.by) == (SCOPE, "auth", "w-2@host")
     assert hold.detail.startswith("key *** 拒否x")
     assert len(hold.detail) == LONGEST_DETAIL
     assert began_s - 0.01 <= hold.since <= now_s(redis_client) + 0.01
