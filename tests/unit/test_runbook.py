@@ -89,3 +89,11 @@ def test_the_capacity_table_is_computed() -> None:
         }
         assert bound_by == min(bounds, key=lambda name: bounds[name]), row
         assert float(calls.replace(",", "")) == int(bounds[bound_by]), row
+
+
+def test_every_metric_is_one_that_an_alert_uses() -> None:
+    named = set(re.findall(r"\bqaworker_[a-z_]+", read("RUNBOOK.md")))
+    assert named
+    assert named <= set(
+        re.findall(r"\bqaworker_[a-z_]+", read("deploy/prometheus/qaworker.rules.yml"))
+    )
