@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import click
-from redis import Redis
 
 from qaworker import settings
-from qaworker.cli import runs
+from qaworker.cli import runs, scopes
 from qaworker.cli.table import printable, table
-from qaworker.client.cancelling import run_id_of
-from qaworker.errors import ExitCode
-from qaworker.llm.addresses import account
+from qaworker.errors import ExitCode, StoreUnavailable
 from qaworker.settings import Settings
 from qaworker.status.spans import spoken
 from qaworker.store import holds, overview
-from qaworker.store.connections import now_s
+from qaworker.store.connections import connect, now_s
 from qaworker.store.holds import Hold
 
 _AS_JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
@@ -31,8 +27,7 @@ def command() -> None:
     """List, set and release holds: calls that nobody makes for the time being.
 
     SCOPE is `account` (all calls), `model:NAME` or `run:RUN`, the run's id or its directory; the
-    account is that of this host's OPENAI_BASE_URL and key, unless its name follows, as in
-    `account@1a2b3c4d`.
+    account is the one that workers use, unless its name follows, as in `account@1a2b3c4d`.
     """
 
 
@@ -59,9 +54,12 @@ def set_(*, scope: str, reason: str, as_json: bool) -> int:
     Workers notice within seconds. Calls on the wire end; chunks wait in the queue.
     """
     values = settings.load()
-    name = _scope(scope, values)
     with runs.outcomes_redis(values) as redis:
+        name = scopes.scope_of(scope, values, scopes.accounts_in_use(redis))
+        scopes.require_use(scope, name, values, redis)
         is_new = holds.set_hold(redis, name, reason)
+        for doubt in scopes.doubts(name, redis):
+            click.echo(doubt, err=True)
     if as_json:
         _print_json({"scope": name, "is_new": is_new})
     else:
@@ -80,18 +78,19 @@ def release(*, scope: str, as_json: bool) -> int:
     fails sets the hold again.
     """
     values = settings.load()
-    name = _scope(scope, values)
-    with runs.outcomes_redis(values) as redis, runs.queue_redis(values) as broker:
+    with runs.outcomes_redis(values) as redis:
+        name = scopes.scope_of(scope, values, scopes.accounts_in_use(redis))
         was_held = holds.release(redis, name)
-        waiting = _waiting(broker)
         others = [hold.scope for hold in holds.holds(redis)]
+    waiting = _waiting(values)
     if as_json:
         _print_json({"scope": name, "was_held": was_held, "waiting": waiting, "held": others})
     elif was_held:
         goes_on = (
             "its own command, given again, goes on"
             if holds.run_of(name)
-            else f"calls go on within seconds (messages waiting: {waiting})"
+            else "calls go on within seconds"
+            f" (messages waiting: {'not known' if waiting is None else waiting})"
         )
         click.echo(f"released {name}: {goes_on}")
         if others:
@@ -101,19 +100,14 @@ def release(*, scope: str, as_json: bool) -> int:
     return ExitCode.OK if was_held else ExitCode.FAILED
 
 
-def _scope(text: str, values: Settings) -> str:
-    kind, _, run = text.partition(":")
-    if kind == "run" and Path(run).is_dir():
-        return holds.run_scope(run_id_of(Path(run)))
-    key = values.openai_api_key.get_secret_value()
+def _waiting(values: Settings) -> int | None:
+    """Messages in the queues; None while their Redis is away."""
+    url = values.broker_url or values.redis_url
     try:
-        return holds.parse_scope(text, account(values.openai_base_url, key))
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-
-
-def _waiting(broker: Redis) -> int:
-    return sum(queue.ready + queue.unacknowledged for queue in overview.queues(broker))
+        with connect(url, timeout_s=scopes.QUEUE_TIMEOUT_S) as broker:
+            return sum(queue.ready + queue.unacknowledged for queue in overview.queues(broker))
+    except StoreUnavailable:
+        return None
 
 
 def _listed(found: Sequence[Hold], now: float) -> str:
