@@ -172,7 +172,7 @@ def test_work_that_stands_still(
 def test_work_that_fails_costs_or_is_held(watch: Callable[..., Watch], site: Site) -> None:
     """The account ends and is there again; then the API refuses much of what it is asked."""
     site.simulate("--latency", "0.1", "--fault", "quota=1")
-    site.finish(site.command("hold", "set", "run:forgotten", "maintenance"))
+    site.finish(site.command("hold", "set", "model:forgotten", "maintenance"))
     worker = site.worker(1, **UNLIMITED, QAWORKER_CALLS_IN_FLIGHT="8")
     watched = watch(site, spend_dollars_per_hour=0.01, worker_memory_bytes=50e6)
     work(site, 2000, "run")
@@ -195,7 +195,7 @@ def test_work_that_fails_costs_or_is_held(watch: Callable[..., Watch], site: Sit
 
     site.api.set_faults()
     watched.wait_ended("QAWorkerErrorBudgetFast", "QAWorkerErrorBudgetSlow", "QAWorkerRateLimited")
-    site.finish(site.command("hold", "release", "run:forgotten"))
+    site.finish(site.command("hold", "release", "model:forgotten"))
     site.finish(site.command("dead", "discard", "--yes"))
     worker.terminate()
     assert worker.wait_exit(START_S) == 0
