@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from qaworker.exporter.families import HALTS, HOLD_REASONS
 from qaworker.store import heartbeats
+from qaworker.store.holds import OPERATOR
 from tests.support.processes import ROOT
 from tests.support.prometheus import RULES, SHIPPED, Prometheus, program, shortened
 
@@ -122,6 +124,25 @@ def test_thresholds_are_set_before_they_are_asked_for(rules: list[dict[str, Any]
     thresholds = {rule["name"] for rule in rules if rule["name"].startswith("qaworker_site:")}
     asked = {name for rule in rules for name in re.findall(r"qaworker_site:\w+", rule["query"])}
     assert asked == thresholds
+
+
+def test_every_reason_of_a_hold_is_told_once_and_only_those_of_a_run_do_not_explain_a_stall(
+    alerts: list[Alert],
+) -> None:
+    said = {
+        (alert.name, alert.labels["severity"]): found
+        for alert in alerts
+        for found in re.findall(r'qaworker_held\{reason(=~|!~)"([\w|]+)"', alert.query)
+    }
+    halting = {kind.reason for kind in HALTS}
+    others = HOLD_REASONS - halting
+    assert {
+        key: (match, frozenset(reasons.split("|"))) for key, (match, reasons) in said.items()
+    } == {
+        ("QAWorkerHeld", "page"): ("!~", others),
+        ("QAWorkerHeld", "ticket"): ("=~", others),
+        ("QAWorkerQueueStalled", "page"): ("!~", others - {OPERATOR}),
+    }
 
 
 def test_short_rules_for_tests_differ_in_times_and_thresholds_alone() -> None:
