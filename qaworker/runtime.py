@@ -74,7 +74,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         shared = Shared(
             account,
             Limiter(redis, account, rates, longest_call_s=settings.call_timeout_s),
-            WorkerHolds(redis, worker=worker),
+            WorkerHolds(redis, worker=worker, keep=timedelta(days=settings.outcome_days)),
             Budgets(
                 redis,
                 keep=timedelta(days=settings.outcome_days),

@@ -2,7 +2,8 @@
 
 What a call showed is told at once, what others found is read every second. While a gate with
 somebody before it is shut, one worker of all is chosen every 15 s to let one call through; its
-success releases the hold. An operator's hold is neither tried nor released here.
+success releases the hold. What nobody tried for some minutes, nobody waits for: it is released too,
+so that no hold outlives its run, or its key. An operator's hold is neither tried nor released here.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from qaworker.store.holds import Hold, account_scope, model_scope
 log = logs.get(__name__)
 
 LOOK_EVERY_S: Final = 1.0
+# Many times as long as any worker with somebody waiting takes to try. If there still is a cause,
+# the first calls after this are refused and hold again.
+ABANDONED_AFTER_S: Final = 300.0
 
 
 class Holds(Protocol):
@@ -60,6 +64,8 @@ class Holding:
         self._holds = holds
         self._account = account
         self._on_look = on_look
+        self._last_changes: dict[Hold, float] = {}
+        """When each hold, as it is, was found first, by the loop's clock."""
 
     async def run(self) -> None:
         """Look every second, and whenever there is news, until cancelled."""
@@ -99,6 +105,7 @@ class Holding:
                 _match(gate, hold)
         for gate in self._gates:
             await self._try(gate)
+        await self._release_abandoned(holds)
 
     async def _tell(self, gate: Gate) -> None:
         news, error = gate.news, gate.halted_by
@@ -117,6 +124,16 @@ class Holding:
         if await self._holds.next_probe(self._scope(gate)):
             log.info("probes", model=gate.model)
             gate.probe()
+
+    async def _release_abandoned(self, holds: Sequence[Hold]) -> None:
+        """Release what did not change for long: each try puts off the next one."""
+        now = asyncio.get_running_loop().time()
+        self._last_changes = {hold: self._last_changes.get(hold, now) for hold in holds}
+        for hold, changed_at in self._last_changes.items():
+            is_tried = hold.kind != "run" and not hold.is_operators
+            if is_tried and now - changed_at > ABANDONED_AFTER_S:
+                log.info("hold_abandoned", scope=hold.scope, reason=hold.reason)
+                await self._holds.release(hold.scope)
 
     def _scope(self, gate: Gate) -> str:
         if gate.model is None:

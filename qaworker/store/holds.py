@@ -7,6 +7,7 @@ be released. One that an operator set lasts until an operator releases it.
 from __future__ import annotations
 
 import re
+import time
 from datetime import timedelta
 from typing import Any, Final
 
@@ -207,10 +208,12 @@ def holds(redis: Any) -> list[Hold]:
 class WorkerHolds:
     """What a worker does with holds; every method raises StoreUnavailable."""
 
-    def __init__(self, redis: AsyncRedis, *, worker: str) -> None:
+    def __init__(self, redis: AsyncRedis, *, worker: str, keep: timedelta) -> None:
+        """Prepare for a worker; runs are held for ``keep``, as long as anything is known of them."""
         # Its answers are typed for every option of the client.
         self._redis: Any = redis
         self._worker = worker
+        self._keep_s = keep.total_seconds()
 
     async def set_hold(self, scope: str, reason: str, *, detail: str = "") -> bool:
         """Hold a scope, or say why it is held now; returns whether it was free."""
@@ -223,9 +226,16 @@ class WorkerHolds:
             return bool(await self._redis.eval(_RELEASE, 1, keys.holds(), scope, ""))
 
     async def holds(self) -> list[Hold]:
-        """Every hold, the oldest first."""
+        """Every hold, the oldest first; what was kept of runs for long enough is released."""
         with store_errors():
-            return _read(await self._redis.hgetall(keys.holds()))
+            found = _read(await self._redis.hgetall(keys.holds()))
+        # This host's clock may be wrong by minutes; these are days.
+        oldest = time.time() - self._keep_s
+        return [
+            hold
+            for hold in found
+            if hold.kind != "run" or hold.since > oldest or not await self.release(hold.scope)
+        ]
 
     async def next_probe(self, scope: str, every: timedelta = PROBE_EVERY) -> bool:
         """Whether this worker is the one that may try now; then nobody else may for ``every``."""

@@ -22,6 +22,7 @@ from qaworker.store.holds import (
     holds,
     model_scope,
     release,
+    run_scope,
     set_hold,
 )
 
@@ -29,6 +30,7 @@ T = TypeVar("T")
 
 SCOPE = account_scope("1a2b3c4d")
 NOW = timedelta(0)
+KEEP = timedelta(days=30)
 
 
 def with_workers(
@@ -40,7 +42,7 @@ def with_workers(
         clients = [connect_async(url) for _ in names]
         try:
             return await scenario(
-                *(WorkerHolds(c, worker=n) for c, n in zip(clients, names, strict=True))
+                *(WorkerHolds(c, worker=n, keep=KEEP) for c, n in zip(clients, names, strict=True))
             )
         finally:
             for client in clients:
@@ -140,6 +142,25 @@ def test_what_an_operator_holds_only_an_operator_releases(
     assert release(redis_client, SCOPE)
     assert not release(redis_client, SCOPE)
     assert holds(redis_client) == []
+
+
+def test_a_run_is_held_for_as_long_as_it_is_known_unless_an_operator_wants_it(
+    redis_url: str, redis_client: Redis
+) -> None:
+    scopes = [run_scope("spent"), run_scope("stopped"), run_scope("new"), SCOPE]
+    by = {run_scope("stopped"): OPERATOR}
+    for scope in scopes:
+        set_hold(redis_client, scope, "budget", by=by.get(scope, "w-1@host"))
+    for hold in holds(redis_client):
+        if hold.scope != run_scope("new"):
+            old = hold.model_copy(update={"since": hold.since - KEEP.total_seconds()})
+            redis_client.hset(keys.holds(), hold.scope, old.model_dump_json())
+
+    async def scenario(worker: WorkerHolds) -> None:
+        assert {hold.scope for hold in await worker.holds()} == set(scopes[1:])
+
+    with_workers(redis_url, scenario)
+    assert {hold.scope for hold in holds(redis_client)} == set(scopes[1:])
 
 
 def test_a_redis_that_is_away_is_said_in_our_words(tmp_path: Any) -> None:

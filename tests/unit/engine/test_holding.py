@@ -316,6 +316,40 @@ def test_who_has_nobody_waiting_takes_no_probe_from_who_has() -> None:
     assert run(scenario()) == [pytest.approx(40, abs=SOON_S)]
 
 
+def test_what_nobody_waits_for_is_released_after_some_minutes() -> None:
+    async def scenario() -> None:
+        holds = FakeHolds()
+        old_key, stopped = account_scope("oldkey00"), model_scope(ACCOUNT, "stopped")
+        await holds.set_hold(old_key, "halted")
+        await holds.set_hold(stopped, "tariff", by=OPERATOR)
+        async with two_processes(holds) as (first, second):
+            await refuse(first, ModelRefused("no such model"))
+            await asyncio.sleep(200)
+            waiting = asyncio.create_task(second.pass_through(MODEL))
+            await asyncio.sleep(150)
+            assert holds.held.keys() == {model_scope(ACCOUNT, MODEL), stopped}
+            await waiting
+            await asyncio.sleep(350)
+            assert holds.held.keys() == {stopped}
+            assert first.of(MODEL).halted_by is None
+
+    run(scenario())
+
+
+def test_what_somebody_waits_for_is_held_however_long() -> None:
+    async def scenario() -> None:
+        holds = FakeHolds()
+        async with two_processes(holds) as (first, second):
+            await refuse(first, HaltError("no quota"))
+            for _ in range(100):
+                await asyncio.sleep(15)
+                second.refused(HaltError("no quota"), await second.pass_through(MODEL))
+                assert holds.held.keys() == {SCOPE}
+            assert 90 <= len(holds.probes) <= 100
+
+    run(scenario())
+
+
 def test_a_hold_that_cannot_be_told_is_told_when_redis_is_back() -> None:
     async def scenario() -> None:
         holds = FakeHolds()
