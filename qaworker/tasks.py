@@ -23,6 +23,7 @@ from qaworker.engine.batches import parse_batch
 from qaworker.errors import MessageInvalid, StoreUnavailable
 from qaworker.holdings import holdings
 from qaworker.store.connections import connect
+from qaworker.store.outcomes import OutcomeReader
 from qaworker.store.task_notes import TaskNote, TaskNotes
 
 log = logs.get(__name__)
@@ -92,6 +93,17 @@ def _waited_s(sent_at: object) -> float | None:
     return time.time() - sent_at if isinstance(sent_at, int | float) else None
 
 
+def _is_cancelled(running: runtime.Runtime, headers: Mapping[str, Any]) -> bool:
+    """Whether the run of a message was cancelled since its client sent it.
+
+    What was sent without a run has no ledger, and is not given up.
+    """
+    run_id, sent_at = headers.get(RUN_HEADER), headers.get(SENT_HEADER)
+    if not run_id or not isinstance(sent_at, int | float):
+        return False
+    return OutcomeReader(running.redis).cancelled_at(str(run_id)) >= sent_at
+
+
 def _leave_note(task: Task, note: TaskNote) -> None:
     if (task.request.headers or {}).get(RUN_HEADER):
         return
@@ -152,7 +164,7 @@ def _generate(
         )
         outcomes = running.engine.submit(batch).result()
         unfinished = len(set(batch.digests) - outcomes.keys())
-        if unfinished and running.engine.is_held(run_id):
+        if unfinished and (running.engine.is_held(run_id) or _is_cancelled(running, headers)):
             # Its ledger knows what has no outcome; meanwhile other runs need the queue.
             log.info("task_left_to_client", unfinished=unfinished)
             _leave_note(task, TaskNote(error="the run is held: send it again when it is released"))

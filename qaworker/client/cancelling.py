@@ -20,6 +20,7 @@ from qaworker.app import RUN_HEADER
 from qaworker.client.driver import HEED_EVERY_S
 from qaworker.store.connections import now_s, store_errors
 from qaworker.store.database import Database, existing
+from qaworker.store.holds import holds, release_for, run_of
 from qaworker.store.outcomes import ALL_RUNS
 
 # Some 3 MB of messages at a time.
@@ -90,7 +91,8 @@ def cancel(
 ) -> Waiting:
     """Cancel one run, or all; returns what was removed.
 
-    What workers hold runs to its end. A client that is at work on such a run ends with
+    What workers hold runs to its end; what they cannot end, as while its model is held, they drop
+    within their task's time limit. A run that workers held is held no more. A client that is at work on such a run ends with
     RunCancelled; one that is started later goes on with it.
 
     Raises:
@@ -106,6 +108,9 @@ def cancel(
             removal.clear(queue)
     # What was sent before the mark counts as removed when the run goes on.
     _mark(redis, run_id)
+    for hold in holds(redis):
+        if run_id in {None, run_of(hold.scope)} and hold.kind == "run":
+            release_for(redis, hold.scope, hold.reason)
     return removal.removed
 
 

@@ -20,6 +20,7 @@ from qaworker.client.senders import publish
 from qaworker.engine.batches import parse_batch
 from qaworker.errors import StoreUnavailable
 from qaworker.store.connections import connect
+from qaworker.store.holds import holds, set_hold
 from qaworker.store.outcomes import OutcomeReader
 from qaworker.tasks import generate_qa_for_batch_async, generate_qa_for_chunk_async
 
@@ -105,6 +106,17 @@ def test_a_mark_tells_the_clients_of_the_run_or_of_all(
     cancelled(None)
     assert reader.cancelled_at("a") == reader.cancelled_at("b") > at
     assert 0 < redis_client.ttl(keys.cancelled("a")) <= 24 * 3600
+
+
+@pytest.mark.parametrize(("run_id", "left"), [("a", ["run:b", "run:c"]), (None, ["run:c"])])
+def test_what_workers_hold_of_a_run_ends_with_it(
+    redis_client: Redis, cancelled: Callable[..., cancelling.Waiting], run_id: str, left: list[str]
+) -> None:
+    for scope in ("run:a", "run:b"):
+        set_hold(redis_client, scope, "budget", by="w-1@host")
+    set_hold(redis_client, "run:c", "wrong prompt")
+    cancelled(run_id)
+    assert [hold.scope for hold in holds(redis_client)] == left
 
 
 def test_each_message_is_removed_or_taken_while_clients_send_and_workers_take(

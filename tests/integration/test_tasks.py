@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from celery import states
 
-from qaworker import keys, runtime
-from qaworker.app import SENT_HEADER
+from qaworker import keys, runtime, settings
+from qaworker.app import RUN_HEADER, SENT_HEADER
 from qaworker.client.collecting import collect_results
+from qaworker.engine.thread import EngineThread
 from qaworker.errors import StoreUnavailable
 from qaworker.tasks import generate_qa_for_chunk_async
 
@@ -48,6 +51,30 @@ def test_a_task_that_is_handed_back_has_not_failed(
 def test_a_task_of_a_run_leaves_no_note(monkeypatch: pytest.MonkeyPatch, redis_client: Any) -> None:
     result = run_failing(monkeypatch, KeyError("lock"), headers={"qaworker_run": "run"})
     assert not redis_client.exists(keys.task(result.id))
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_handed_back"),
+    [
+        ({RUN_HEADER: "a", SENT_HEADER: 5.0}, False),
+        ({RUN_HEADER: "a", SENT_HEADER: 6.0}, True),
+        ({RUN_HEADER: "b", SENT_HEADER: 5.0}, True),
+        ({SENT_HEADER: 1.0}, True),
+    ],
+)
+def test_what_cannot_be_ended_of_a_cancelled_run_is_not_handed_back(
+    monkeypatch: pytest.MonkeyPatch,
+    redis_client: Any,
+    headers: dict[str, Any],
+    is_handed_back: bool,
+) -> None:
+    """As while its model is held: the message would come again and again."""
+    redis_client.set(keys.cancelled("a"), "5.0")
+    engine = SimpleNamespace(submit=lambda _: SimpleNamespace(result=dict), is_held=lambda _: False)
+    running = runtime.Runtime(settings.load(), redis_client, cast("EngineThread", engine))
+    monkeypatch.setattr(runtime, "start", lambda _: running)
+    result = generate_qa_for_chunk_async.apply(args=[CHUNK], headers=headers)
+    assert result.state == (states.REJECTED if is_handed_back else states.SUCCESS)
 
 
 @pytest.mark.parametrize("headers", [None, {SENT_HEADER: 1.0, "other": 2}])
