@@ -92,8 +92,8 @@ def cancel(
     """Cancel one run, or all; returns what was removed.
 
     What workers hold runs to its end; what they cannot end, as while its model is held, they drop
-    within their task's time limit. A run that workers held is held no more. A client that is at work on such a run ends with
-    RunCancelled; one that is started later goes on with it.
+    within their task's time limit. A run that workers held is held no more. A client that is at
+    work on such a run ends with RunCancelled; one that is started later goes on with it.
 
     Raises:
         StoreUnavailable: Redis does not answer. Of what is removed nothing is lost: the run's
