@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import click
+from redis import Redis
 from rich.console import Console
 
 from qaworker import logs, settings
-from qaworker.cli import progress
+from qaworker.cli import progress, scopes
 from qaworker.cli.request import read_request, request_options
 from qaworker.client.intake import Intake, Request
 from qaworker.client.planning import (
@@ -24,7 +26,8 @@ from qaworker.client.planning import (
     recorded_in,
 )
 from qaworker.errors import ExitCode, RunDirectoryError, StoreUnavailable
-from qaworker.limits.rates import rate_table
+from qaworker.limits.rates import Rates, rate_table
+from qaworker.limits.states import limiter_states
 from qaworker.llm.prices import dollars, price_of, unknown_price
 from qaworker.settings import Settings
 from qaworker.status.spans import spoken
@@ -54,11 +57,13 @@ def command(*, use_celery: bool, celery_workers: int | None, as_json: bool, **op
     request, directory = read_request(values, options)
     console = progress.console()
     with ExitStack() as stack:
-        known, living = _what_is_known(stack, console, values, directory)
+        redis = _redis(stack, console, values)
+        known = _what_is_known(redis, console, directory)
+        living = len(heartbeats.living(redis)) if redis is not None else 0
         processes = celery_workers or (living if use_celery else 1) or 1
         with progress.reading(console) as on_document:
             intake = Intake(request, on_document)
-            plan = make_plan(intake, terms(values, request, processes), known=known)
+            plan = make_plan(intake, terms(values, request, processes, redis), known=known)
     if plan.cost_micros is None:
         console.print(
             unknown_price(request.model, values.prices_file),
@@ -71,11 +76,18 @@ def command(*, use_celery: bool, celery_workers: int | None, as_json: bool, **op
     return ExitCode.OK
 
 
-def terms(values: Settings, request: Request, processes: int) -> Terms:
+def terms(values: Settings, request: Request, processes: int, redis: Redis | None) -> Terms:
     """What a request's calls are made with, by so many processes.
+
+    Args:
+        values: of this command.
+        request: that is planned.
+        processes: that will work on it.
+        redis: where the limits stand that the provider said; None while it is away.
 
     Raises:
         ConfigError: a file of prices or limits is wrong.
+        StoreUnavailable: ``redis`` does not answer.
     """
     rates = rate_table(
         request.config.base_url, file=values.limits_file, rpm=values.rpm, tpm=values.tpm
@@ -84,24 +96,39 @@ def terms(values: Settings, request: Request, processes: int) -> Terms:
         model=request.model,
         config=request.config,
         price=price_of(request.model, values.prices_file),
-        rates=rates.of(request.model),
+        rates=_corrected(rates.of(request.model), values, request.model, redis),
         calls_in_flight=processes * values.calls_in_flight,
     )
 
 
-def _what_is_known(
-    stack: ExitStack, console: Console, values: Settings, directory: Path
-) -> tuple[list[Known], int]:
-    """Where outcomes may be, and how many worker processes answer."""
-    known: list[Known] = []
-    living = 0
-    redis = stack.enter_context(connect(values.redis_url, timeout_s=_REDIS_TIMEOUT_S))
+def _corrected(rates: Rates, values: Settings, model: str, redis: Redis | None) -> Rates:
+    """The limits as the provider said them with its answers, where it did within the hour."""
+    if redis is None:
+        return rates
+    own = scopes.account_meant(values, scopes.accounts_in_use(redis))
+    for state in limiter_states(redis):
+        if (state.account, state.model) == (own, model):
+            if state.requests.said_by == "provider":
+                rates = replace(rates, rpm=state.requests.per_minute, rpm_from="provider")
+            if state.tokens.said_by == "provider":
+                rates = replace(rates, tpm=state.tokens.per_minute, tpm_from="provider")
+    return rates
+
+
+def _redis(stack: ExitStack, console: Console, values: Settings) -> Redis | None:
+    """None while it is away."""
+    redis: Redis = stack.enter_context(connect(values.redis_url, timeout_s=_REDIS_TIMEOUT_S))
     try:
         require(redis)
-        living = len(heartbeats.living(redis))
-        known.append(answered_in(OutcomeReader(redis)))
     except StoreUnavailable as error:
         console.print(f"taking all for new: {error}", style="yellow", markup=False, soft_wrap=True)
+        return None
+    return redis
+
+
+def _what_is_known(redis: Redis | None, console: Console, directory: Path) -> list[Known]:
+    """Where outcomes may be."""
+    known: list[Known] = [] if redis is None else [answered_in(OutcomeReader(redis))]
     if (directory / DATABASE_NAME).is_file():
         try:
             with Ledger.open(directory) as ledger:
@@ -110,7 +137,7 @@ def _what_is_known(
             console.print(
                 f"not looking into the run: {error}", style="yellow", markup=False, soft_wrap=True
             )
-    return known, living
+    return known
 
 
 def plan_line(plan: Plan) -> str:
@@ -120,7 +147,7 @@ def plan_line(plan: Plan) -> str:
         f"plan: {plan.chunks:,} chunks{known}, {plan.calls:,} calls",
         f"{plan.input_tokens:,} tokens in, about {plan.output_tokens:,} out",
         _cost(plan),
-        f"about {spoken(plan.seconds)}",
+        f"about {spoken(plan.seconds)}{_doubt(plan.terms.rates)}",
     )
     return "; ".join(parts)
 
@@ -157,7 +184,9 @@ def described(plan: Plan) -> dict[str, Any]:
         "seconds": round(plan.seconds, 1),
         "bound_by": plan.bound_by,
         "rpm": plan.terms.rates.rpm,
+        "rpm_from": plan.terms.rates.rpm_from,
         "tpm": plan.terms.rates.tpm,
+        "tpm_from": plan.terms.rates.tpm_from,
         "calls_in_flight": plan.terms.calls_in_flight,
         "latency_s": LATENCY_S,
     }
@@ -172,7 +201,13 @@ def _cost(plan: Plan) -> str:
 def _time(plan: Plan) -> str:
     if not plan.calls:
         return "none: nothing is to be asked"
-    return f"about {spoken(plan.seconds)}, bound by {plan.bound_by} ({_limits(plan.terms)})"
+    limits, doubt = _limits(plan.terms), _doubt(plan.terms.rates)
+    return f"about {spoken(plan.seconds)}, bound by {plan.bound_by} ({limits}){doubt}"
+
+
+def _doubt(rates: Rates) -> str:
+    is_guess = "guess" in {rates.rpm_from, rates.tpm_from}
+    return ", if its limits are the least there are: nobody knows them yet" if is_guess else ""
 
 
 def _limits(terms: Terms) -> str:

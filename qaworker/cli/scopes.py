@@ -43,7 +43,7 @@ def scope_of(text: str, settings: Settings, accounts: frozenset[str]) -> str:
     if kind == "run" and Path(run).is_dir():
         return holds.run_scope(cancelling.run_id_of(Path(run)))
     try:
-        scope = holds.parse_scope(text, _account_meant(settings, accounts))
+        scope = holds.parse_scope(text, account_meant(settings, accounts))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if not scope.endswith("@"):
@@ -56,8 +56,8 @@ def scope_of(text: str, settings: Settings, accounts: frozenset[str]) -> str:
     )
 
 
-def _account_meant(settings: Settings, accounts: frozenset[str]) -> str:
-    """Empty where it cannot be told."""
+def account_meant(settings: Settings, accounts: frozenset[str]) -> str:
+    """This command's account, or that of the workers where they use another; empty where neither is clear."""
     key = settings.openai_api_key.get_secret_value()
     own = account(settings.openai_base_url, key) if key.strip() else ""
     if own in accounts or not accounts:

@@ -70,7 +70,7 @@ def plan_of(
     processes: int,
 ) -> Plan:
     """What the chunks of a run will take that have no outcome, asked by so many processes."""
-    terms = planned.terms(settings, request, processes)
+    terms = planned.terms(settings, request, processes, redis)
     with console.status("reckoning what it takes"):
         plan = make_plan(ledger.unsettled(), terms, known=[answered_in(OutcomeReader(redis))])
     chunks = ledger.counts().chunks

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from qaworker.errors import ConfigError
 
-Origin = Literal["table", "file", "environment", "none"]
+Origin = Literal["table", "guess", "file", "environment", "provider", "none"]
 
 PerMinute = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -82,7 +82,9 @@ class RateTable:
         base = _base(model)
         rates = Rates()
         if self.is_openai:
-            rates = Rates(*_TABLE.get(base, _UNKNOWN), "table", "table")
+            rpm, tpm = _TABLE.get(base, _UNKNOWN)
+            origin: Origin = "table" if base in _TABLE else "guess"
+            rates = Rates(rpm, tpm, origin, origin)
         for name in (model, base, DEFAULT):
             if name in self.from_file:
                 limits = self.from_file[name]

@@ -19,7 +19,7 @@ class Kind:
     per_minute: float
     """In force; 0 for no limit."""
     said_by: str
-    """``table``, ``file``, ``environment``, ``provider``, or ``none``."""
+    """``table``, ``guess``, ``file``, ``environment``, ``provider``, or ``none``."""
     available: float
     """What may begin now; negative while a debt is being paid back, 0 where there is no limit."""
 

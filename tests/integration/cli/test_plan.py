@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +11,17 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from qaworker.cli.main import main
 from qaworker.client.intake import Intake, Request
 from qaworker.client.planning import Terms, make_plan
 from qaworker.corpus.reading import Source
-from qaworker.limits.rates import Rates
+from qaworker.limits.limiter import Limiter
+from qaworker.limits.rates import Rates, rate_table
+from qaworker.llm.addresses import account
 from qaworker.models import GenerationConfig
 from qaworker.simulator.replies import count_tokens
+from qaworker.store.connections import connect_async
+from qaworker.store.heartbeats import Beat, beat
 from qaworker.store.ledger import Ledger
 from tests.support.commands import Run
 from tests.support.processes import ROOT
@@ -83,6 +89,35 @@ def test_a_run_takes_what_was_planned(
         again = plan()
         assert (again["known"], again["calls"], again["dollars"]) == (planned["chunks"], 0, 0)
         redis_client.flushall()
+
+
+@pytest.mark.parametrize("has_key", [True, False])
+def test_the_limits_are_those_that_the_provider_said(
+    redis_url: str,
+    redis_client: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    has_key: bool,
+) -> None:
+    base_url, key = "https://api.openai.com/v1", "sk-of-the-test-0123456789"
+    own = account(base_url, key)
+    beat(redis_client, Beat(name="qa_worker-1@host", pid=1, account=own))
+
+    async def learn() -> None:
+        async with connect_async(redis_url) as redis:
+            limiter = Limiter(redis, own, rate_table(base_url))
+            await limiter.learn("gpt-5-mini", 30_000, None)
+            await limiter.learn("gpt-5", 1, 1)
+
+    asyncio.run(learn())
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setenv("OPENAI_API_KEY", key if has_key else "")
+    given = ["--input-file", str(SAMPLES / "composter_manual.md"), "--model", "gpt-5-mini"]
+    assert main(["plan", *given, "--json"]) == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert (planned["rpm"], planned["rpm_from"]) == (30_000, "provider")
+    assert (planned["tpm"], planned["tpm_from"]) == (200_000, "table")
 
 
 @pytest.mark.slow

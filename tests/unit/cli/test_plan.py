@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from qaworker.cli.plan import page, plan_line
 from qaworker.client.planning import Plan, Terms
-from qaworker.limits.rates import Rates
+from qaworker.limits.rates import Rates, rate_table
 from qaworker.llm.prices import dollars, price_of
 from qaworker.models import GenerationConfig
 from tests.support.commands import Run
@@ -63,6 +64,15 @@ def test_the_line_says_all_that_matters() -> None:
     )
     assert "known" not in plan_line(plan())
     assert "price unknown" in plan_line(plan(cost=None))
+    assert "nobody knows" not in plan_line(plan())
+
+
+def test_limits_that_are_a_guess_are_said_to_be() -> None:
+    one = plan()
+    rates = rate_table("https://api.openai.com/v1").of("gpt-99")
+    guessed = replace(one, terms=replace(one.terms, rates=rates))
+    for text in (plan_line(guessed), page(guessed, documents=7, skipped_rows=0)):
+        assert text.endswith(", if its limits are the least there are: nobody knows them yet")
 
 
 def test_the_page_says_by_what_it_is_bound() -> None:

@@ -23,7 +23,7 @@ def test_known_models_of_openai() -> None:
 
 
 def test_an_unknown_model_of_openai_begins_with_the_least() -> None:
-    assert rate_table(OPENAI).of("gpt-99") == Rates(500, 30_000, "table", "table")
+    assert rate_table(OPENAI).of("gpt-99") == Rates(500, 30_000, "guess", "guess")
 
 
 @pytest.mark.parametrize(
