@@ -29,15 +29,25 @@ def held(shared: Shared, workers: Sequence[Worker]) -> Iterator[str]:
 
 
 def _remedy(hold: Hold, *, is_used: bool) -> str:
-    if not is_used:
+    if not is_used and hold.is_operators:
         return _("no worker uses this account any more: `qaworker hold release {scope}` clears it")
+    if not is_used:
+        return _(
+            "no worker uses this account any more: workers release it in some minutes, or now"
+            " `qaworker hold release {scope}`"
+        )
     if hold.is_operators:
         return _("an operator holds it, until `qaworker hold release {scope}`")
     if hold.kind == "run":
         texts = {
             BUDGET: _("the run goes on with its own command and a larger --budget"),
-            BUDGET_UNKNOWN: _("the run goes on with its own command, or `qaworker collect RUN_DIR`"),
-            UNPRICED: _("once there is a price, the run goes on with its own command"),
+            BUDGET_UNKNOWN: _(
+                "the run goes on with its own command, or `qaworker collect RUN_DIR`"
+            ),
+            UNPRICED: _(
+                "once the workers' QAWORKER_PRICES_FILE has the price, the run goes on with its own"
+                " command (a file they do not have yet takes `start_celery.sh restart`)"
+            ),
         }
         return texts.get(hold.reason) or _("`qaworker hold release {scope}` lets it go on")
     if hold.reason == "halted":

@@ -35,7 +35,8 @@ def test_a_hold_says_since_when_and_why() -> None:
         (f"account@{OWN}", "provider_down", "host:1", ["15 s", "by itself"]),
         (f"model:gpt-5-mini@{OWN}", "model_refused", "host:1", ["15 s", "qaworker cancel"]),
         (f"account@{OWN}", "invoice", OPERATOR, ["operator"]),
-        ("account@ffffffff", "halted", "host:1", ["no worker uses this account"]),
+        ("account@ffffffff", "halted", "host:1", ["no worker uses this account", "minutes"]),
+        ("account@ffffffff", "halted", OPERATOR, ["no worker uses this account", "clears it"]),
         ("run:0a1b", "invoice", OPERATOR, ["operator"]),
     ],
 )
