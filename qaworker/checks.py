@@ -19,9 +19,10 @@ from qaworker.llm.client import check_model
 from qaworker.logs import redact
 from qaworker.owners import choosing
 from qaworker.owners.owner import Owner
+from qaworker.redis_errors import store_errors
 from qaworker.settings import Settings
 from qaworker.store import fleet, heartbeats, holds
-from qaworker.store.connections import connect, store_errors
+from qaworker.store.connections import connect
 
 # A ledger of a million chunks and its exports.
 LEAST_FREE_BYTES: Final = 2 * 2**30

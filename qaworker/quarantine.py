@@ -19,8 +19,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from qaworker import logs, settings
 from qaworker.errors import MessageInvalid
+from qaworker.redis_errors import store_errors
 from qaworker.store import dead_letters
-from qaworker.store.connections import connect, store_errors
+from qaworker.store.connections import connect
 from qaworker.store.dead_letters import UNREADABLE, DeadLetter
 
 log = logs.get(__name__)

@@ -14,9 +14,10 @@ from qaworker.client import cancelling
 from qaworker.errors import StoreUnavailable
 from qaworker.limits.states import limiter_states
 from qaworker.llm.addresses import account
+from qaworker.redis_errors import store_errors
 from qaworker.settings import Settings
 from qaworker.store import heartbeats, holds
-from qaworker.store.connections import connect, store_errors
+from qaworker.store.connections import connect
 
 # Whoever wants to stop calls should not wait long for the queue's Redis.
 QUEUE_TIMEOUT_S = 3.0

@@ -18,7 +18,8 @@ from redis import Redis
 from qaworker import keys
 from qaworker.app import RUN_HEADER
 from qaworker.client.driver import HEED_EVERY_S
-from qaworker.store.connections import now_s, store_errors
+from qaworker.redis_errors import store_errors
+from qaworker.store.connections import now_s
 from qaworker.store.database import Database, existing
 from qaworker.store.holds import holds, release_for, run_of
 from qaworker.store.outcomes import ALL_RUNS

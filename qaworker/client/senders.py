@@ -14,7 +14,7 @@ from qaworker.app import BUDGET_HEADER, RUN_HEADER, SENT_HEADER, app
 from qaworker.engine.batches import Batch
 from qaworker.errors import StoreUnavailable
 from qaworker.models import Priority
-from qaworker.store.connections import store_errors
+from qaworker.redis_errors import store_errors
 from qaworker.store.outcomes import OutcomeReader
 
 BATCH_TASK: Final = "qaworker.tasks.generate_qa_for_batch_async"

@@ -23,7 +23,7 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
 from qaworker import keys
-from qaworker.limits.faults import store_errors
+from qaworker.redis_errors import store_errors
 
 # Longer than a call. Open or charged, a reservation keeps others out; but only once it is charged
 # nobody waits any more for what may be free of it.

@@ -22,8 +22,8 @@ from redis.asyncio import Redis
 
 from qaworker import keys
 from qaworker.errors import ChunkTooLarge
-from qaworker.limits.faults import store_errors
 from qaworker.limits.rates import Origin, RateTable
+from qaworker.redis_errors import store_errors
 
 # What is left lets the provider's bucket get ahead of ours by 5 ms a second, so that calls which
 # arrive late, and all at once, find room again before long.

@@ -8,8 +8,8 @@ from typing import Any
 from redis import Redis
 
 from qaworker import keys
-from qaworker.limits.faults import store_errors
 from qaworker.limits.limiter import BURST_MS
+from qaworker.redis_errors import store_errors
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,28 +11,17 @@ from redis import Redis
 from redis.asyncio import BlockingConnectionPool
 from redis.asyncio import Redis as AsyncRedis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from qaworker import keys
 from qaworker.errors import ConfigError, StoreUnavailable
+from qaworker.redis_errors import store_errors
 
 _RETRY_S: Final = 0.5
 _SOCKET_TIMEOUT_S: Final = 30.0
 _CONNECT_TIMEOUT_S: Final = 5.0
 # Each pipelined write or claim borrows a connection for about a millisecond.
 _ENGINE_CONNECTIONS: Final = 8
-
-
-@contextmanager
-def store_errors(variable: str = "REDIS_URL") -> Iterator[None]:
-    """Raise every failure of Redis as StoreUnavailable, which names the variable of its address."""
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        raise StoreUnavailable(
-            f"Redis does not answer ({error}): start it, or correct {variable}"
-        ) from error
 
 
 @contextmanager

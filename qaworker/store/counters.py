@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from qaworker import keys
-from qaworker.store.connections import store_errors
+from qaworker.redis_errors import store_errors
 
 MOST_MODELS: Final = 20
 """That are counted by their name: the first ones that come."""

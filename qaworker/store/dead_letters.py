@@ -19,7 +19,7 @@ from redis import Redis
 
 from qaworker import keys, logs
 from qaworker.models import Chunk, GenerationConfig, Outcome
-from qaworker.store.connections import store_errors
+from qaworker.redis_errors import store_errors
 
 log = logs.get(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any
 from redis import Redis
 
 from qaworker import keys
-from qaworker.store.connections import store_errors
+from qaworker.redis_errors import store_errors
 
 
 def expect(redis: Redis, host: str, workers: int) -> None:

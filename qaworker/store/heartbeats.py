@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from redis import Redis
 
 from qaworker import keys, logs
-from qaworker.store.connections import now_s, store_errors
+from qaworker.redis_errors import store_errors
+from qaworker.store.connections import now_s
 
 BEAT_INTERVAL_S = 5.0
 # Three beats: a worker that missed that many does not answer.

@@ -16,7 +16,7 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
 from qaworker import keys, logs
-from qaworker.store.connections import store_errors
+from qaworker.redis_errors import store_errors
 
 OPERATOR: Final = "operator"
 BUDGET: Final = "budget"

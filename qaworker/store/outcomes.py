@@ -20,8 +20,9 @@ from redis.asyncio import Redis as AsyncRedis
 
 from qaworker import keys, logs
 from qaworker.models import Outcome, Usage, Value
+from qaworker.redis_errors import store_errors
 from qaworker.store import dead_letters
-from qaworker.store.connections import now_s, store_errors
+from qaworker.store.connections import now_s
 from qaworker.store.counters import Portion
 from qaworker.store.dead_letters import DeadLetter
 

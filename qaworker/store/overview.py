@@ -9,7 +9,7 @@ from typing import Any, Final
 from redis import Redis
 
 from qaworker import keys
-from qaworker.store.connections import store_errors
+from qaworker.redis_errors import store_errors
 
 # KEYS[1] -> messages that workers hold (Hash)
 # KEYS[2...] -> ready messages of the queues (List)

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from qaworker import keys
-from qaworker.store.connections import store_errors
+from qaworker.redis_errors import store_errors
 from qaworker.store.outcomes import decode
 
 # KEYS[1] -> an outcome (String)

@@ -10,7 +10,7 @@ from redis import Redis
 
 from qaworker import keys
 from qaworker.models import Origin, Value
-from qaworker.store.connections import store_errors
+from qaworker.redis_errors import store_errors
 
 
 class TaskNote(Value):

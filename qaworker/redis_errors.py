@@ -11,11 +11,11 @@ from qaworker.errors import StoreUnavailable
 
 
 @contextmanager
-def store_errors() -> Iterator[None]:
-    """Raise every failure of Redis as StoreUnavailable."""
+def store_errors(variable: str = "REDIS_URL") -> Iterator[None]:
+    """Raise every failure of Redis as StoreUnavailable, which names the variable of its address."""
     try:
         yield
     except (RedisError, OSError) as error:
         raise StoreUnavailable(
-            f"Redis does not answer ({error}): start it, or correct REDIS_URL"
+            f"Redis does not answer ({error}): start it, or correct {variable}"
         ) from error
