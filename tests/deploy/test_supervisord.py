@@ -42,8 +42,6 @@ class InForeground(Process):
             "QAWORKER_LOG_DIR": str(self._logs),
             "QAWORKER_WORKERS": "1",
             "QAWORKER_STOP_TIMEOUT_S": "330",
-            # Any port that is free.
-            "QAWORKER_EXPORTER_LISTEN": "127.0.0.1:0",
         } | env
         super().__init__(
             [

@@ -27,6 +27,8 @@ def child_environment(home: Path, **more: str) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
+        # Any port that is free: supervisord starts an exporter beside the workers.
+        "QAWORKER_EXPORTER_LISTEN": "127.0.0.1:0",
         **more,
     }
 

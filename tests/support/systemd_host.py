@@ -70,7 +70,12 @@ class SystemdHost(Container):
 
     def configure(self, **settings: str) -> None:
         """Write the installation's settings: as shipped, on the tests' Redis, and these."""
-        ours = {"REDIS_URL": self.redis_url, **settings}
+        # Any port that is free: the host has the network of this machine.
+        ours = {
+            "REDIS_URL": self.redis_url,
+            "QAWORKER_EXPORTER_LISTEN": "127.0.0.1:0",
+            **settings,
+        }
         lines = "".join(f"{name}={value}\n" for name, value in ours.items())
         self.write(ENV_FILE, f"{self.shipped_env}\n{lines}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -12,7 +13,15 @@ from tests.acceptance import stops
 from tests.acceptance.site import Site, check_complete
 from tests.acceptance.stops import CHUNKS, POOLS
 from tests.support.processes import Process
-from tests.support.systemd_host import INSTANCES, KEY_FILE, STOP_S, UMBRELLA, SystemdHost, unit
+from tests.support.systemd_host import (
+    EXPORTER,
+    INSTANCES,
+    KEY_FILE,
+    STOP_S,
+    UMBRELLA,
+    SystemdHost,
+    unit,
+)
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -82,10 +91,13 @@ def test_metrics_outlive_the_workers(host: SystemdHost, site: Site) -> None:
 
 def metrics(host: SystemdHost) -> dict[str, float]:
     """What the host's exporter shows, by name with labels."""
-    script = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9808/metrics').read().decode())"
-    text = host.run("/opt/qaworker/venv/bin/python", "-c", script).out
-    lines = (line.rsplit(" ", 1) for line in text.splitlines() if line and line[0] != "#")
-    return {name: float(value) for name, value in lines}
+    wait_until(lambda: host.property("ActiveState", EXPORTER) == "active", STOP_S, "the exporter")
+    lines = [line for line in host.journal(EXPORTER).splitlines() if "exporter_serves" in line]
+    url = f"http://127.0.0.1:{json.loads(lines[-1])['port']}/metrics"
+    with urlopen(url, timeout=STOP_S) as answer:
+        text = answer.read().decode()
+    series = (line.rpartition(" ") for line in text.splitlines() if line[0] != "#")
+    return {name: float(value) for name, _, value in series}
 
 
 class Systemctl:
