@@ -224,8 +224,8 @@ class FakeHolds:
         hold = Hold(scope=scope, reason=reason, detail=detail, by=by, since=at, probe_at=at + 15)
         before = self.held.get(scope, hold)
         update = {"detail": detail or before.detail}
-        if hold.is_operators:
-            update["by"] = by
+        if hold.is_operators or not before.is_operators:
+            update |= {"by": by, "reason": reason}
         self.held[scope] = before.model_copy(update=update)
         return is_new
 
