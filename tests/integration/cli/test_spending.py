@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -133,4 +134,5 @@ def test_a_budget_below_what_is_spent_is_refused_in_one_line(
     assert run(*given, **env).code == 0
     ran = run("collect", "run", "--budget", "0.000001", **env)
     assert ran.code == 78
-    assert ran.err.splitlines()[-1].endswith("already: give a larger --budget")
+    complaint = ran.err.splitlines()[-1]
+    assert re.search(r"spent \$(\S+) already: give a --budget of \$\1 or more$", complaint)
