@@ -26,7 +26,8 @@ from qaworker.cli.quickstart_stack import WORKERS, Stack
 from qaworker.cli.request import read_request
 from qaworker.client.intake import prepare
 from qaworker.errors import ConfigError, ExitCode
-from qaworker.settings import OPENAI_URL, Settings
+from qaworker.settings import Settings
+from qaworker.variables import OPENAI_URL
 
 ROOT: Final = Path(__file__).parents[2]
 CONFIGURATION: Final = ROOT / "deploy" / "quickstart.conf"

@@ -9,7 +9,8 @@ from pathlib import Path
 from qaworker.cli.main import COMMANDS
 from qaworker.errors import ExitCode
 from qaworker.limits.rates import rate_table
-from qaworker.settings import OPENAI_URL, Settings
+from qaworker.settings import Settings
+from qaworker.variables import OPENAI_URL
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -8,7 +8,8 @@ import pytest
 
 from qaworker import heart, settings
 from qaworker.errors import ConfigError, NotAllowed
-from qaworker.settings import OPENAI_URL, Settings
+from qaworker.settings import Settings
+from qaworker.variables import OPENAI_URL
 
 VALUES: dict[str, tuple[str, str, object]] = {
     "REDIS_URL": ("redis_url", "unix:///run/redis.sock", "unix:///run/redis.sock"),
