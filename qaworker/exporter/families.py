@@ -39,6 +39,8 @@ from qaworker.store.holds import BUDGET, BUDGET_UNKNOWN, OPERATOR, UNPRICED, Hol
 MOST_WORKERS: Final = 500
 """That are shown: the fleets this is made for have fifty."""
 OUTCOMES: Final = ("ok", "rejected", "dead")
+OPERATOR_PART: Final = "operator_part"
+"""Why one model or run is held that an operator holds: the others go on."""
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
 
@@ -59,9 +61,9 @@ REASONS: Final = frozenset(
 )
 """Why a call fails."""
 HOLD_REASONS: Final = frozenset(
-    {*(kind.reason for kind in HALTS), BUDGET, BUDGET_UNKNOWN, OPERATOR, UNPRICED}
+    {*(kind.reason for kind in HALTS), BUDGET, BUDGET_UNKNOWN, OPERATOR, OPERATOR_PART, UNPRICED}
 )
-"""Why there is a hold; whatever an operator wrote is ``operator``."""
+"""Why there is a hold; an operator's are told by what they hold, not by what he wrote."""
 
 
 def families(picture: Picture) -> Iterator[Metric]:
@@ -117,12 +119,17 @@ def _queues(picture: Picture) -> Iterator[Metric]:
     )
     held = Counter(dict.fromkeys(HOLD_REASONS, 0))
     held.update(_hold_reason(hold) for hold in picture.holds)
-    yield gauge("held", "Holds there are, by reason.", ("reason",), _labelled(held))
+    yield gauge(
+        "held",
+        "Holds there are, by reason: operator is an account's, operator_part one model's or run's.",
+        ("reason",),
+        _labelled(held),
+    )
 
 
 def _hold_reason(hold: Hold) -> str:
     if hold.is_operators:
-        return OPERATOR
+        return OPERATOR if hold.kind == "account" else OPERATOR_PART
     return hold.reason if hold.reason in HOLD_REASONS else OTHER
 
 
@@ -223,7 +230,9 @@ def _counts(counted: Counted) -> Iterator[Metric]:
     )
     yield counter(
         "retries",
-        "Calls that were made again, by the reason that the one before failed for.",
+        "Calls that a worker made again, by the reason that the one before failed for; not the first"
+        " ones after chunks were handed back or requeued, nor of those that failed in one prompt and"
+        " are asked alone.",
         ("reason",),
         _closed(totals[counters.RETRIES], REASONS),
     )

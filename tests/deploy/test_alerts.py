@@ -187,7 +187,7 @@ def test_work_that_fails_costs_or_is_held(watch: Callable[..., Watch], site: Sit
     assert "QAWorkerHeld" not in watched.alertmanager.firing(reason="halted")
     # A minute after it was set.
     wait_until(
-        lambda: watched.alertmanager.firing(reason="operator"),
+        lambda: watched.alertmanager.firing(reason="operator_part"),
         FIRES_S,
         "the forgotten hold to be told",
     )

@@ -156,12 +156,14 @@ def test_the_newest_workers_are_shown() -> None:
     assert "qaworker_worker_memory_bytes,worker=w0" in shown
 
 
-def test_whatever_an_operator_writes_is_his() -> None:
+def test_what_an_operator_holds_is_told_by_how_much_it_is() -> None:
     free = Hold(scope="account@1", reason="lunch", since=0, probe_at=0)
     strange = free.model_copy(update={"scope": "run:1", "by": "host:1"})
     halted = strange.model_copy(update={"scope": "run:2", "reason": "halted"})
-    found = series(replace(NOTHING, holds=[free, free, strange, halted]))
+    parts = [free.model_copy(update={"scope": scope}) for scope in ("run:3", "model:m@1", "run:4")]
+    found = series(replace(NOTHING, holds=[free, free, *parts, strange, halted]))
     assert found["qaworker_held,reason=operator"] == 2
+    assert found["qaworker_held,reason=operator_part"] == 3
     assert found["qaworker_held,reason=other"] == 1
     assert found["qaworker_held,reason=halted"] == 1
     assert found["qaworker_held,reason=budget"] == 0
