@@ -228,9 +228,13 @@ class InternalFault(PermanentError):
 
 
 class HaltError(CallError):
-    """The account cannot be used (key, quota or spend limit): every call would fail."""
+    """The account cannot be used (key, quota or spend limit): every call would fail.
+
+    ``may_mean_text``: the answer does not say whether it means the account, or this text alone.
+    """
 
     reason = "halted"
+    may_mean_text = False
     is_free = True
     exit_code = ExitCode.UNAVAILABLE
 

@@ -5,7 +5,7 @@ failure            then                                         costs an attempt
 ================== ============================================ =========================
 throttled          everybody pauses as long as the provider asks no
 halted             all workers are held until a probe succeeds  no
-a third time       dead, if others were answered in between     -
+a third bare 403   dead, if calls made in between were answered -
 unavailable        again after 5, 10 and 20 s, with jitter      yes, four at most in a run
 half of the calls  the account is held, as when it is broken    no
 everybody's calls  likewise, when a chunk's last attempt fails  no, once in a run
@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Protocol
@@ -63,7 +62,7 @@ LARGER_CAP = 2.0
 # Whether the provider is down or answers this chunk alone never, nobody can tell when no other is
 # left: at one every 15 s, half an hour.
 MOST_PROBES = 120
-# Something before the provider may refuse a text as the provider does an account.
+# Something before the provider may refuse a text as the provider does an account: a bare 403.
 MOST_REFUSALS = 3
 
 
@@ -114,8 +113,8 @@ class Ladder:
         self._suspects = suspects
         self._meter = meter
         self._health = Health(_now_s)
-        self._answered_calls: Counter[str] = Counter()
-        """By model."""
+        self._answered_call_began_at_s: dict[str, float] = {}
+        """Of the last one to each model, by the loop's clock."""
         self._call_timeout_s = call_timeout_s
         self.calls_in_flight = 0
 
@@ -181,32 +180,32 @@ class Ladder:
                     money.give_back()
                 money.charge(error.usage or Usage())
                 prompt.usage += error.usage or Usage()
-                self._failed(prompt, error, passes)
+                self._failed(prompt, error, passes, began_at_s)
                 raise
             finally:
                 self.calls_in_flight -= 1
             self._meter.answered(prompt.model, _now_s() - began_at_s, answer.usage)
             passage.settle(_total(answer.usage))
             money.charge(answer.usage)
-        self._answered(passes)
+        self._answered(passes, began_at_s)
         prompt.usage += answer.usage
         self._turnstile.report(prompt.model, answer.reported)
         return answer
 
-    def _answered(self, passes: Passes) -> None:
+    def _answered(self, passes: Passes, began_at_s: float) -> None:
         self._health.note(is_available=True)
-        self._answered_calls[passes.model_name] += 1
+        self._answered_call_began_at_s[passes.model_name] = began_at_s
         self._gates.answered(passes)
 
-    def _failed(self, prompt: Prompt, error: CallError, passes: Passes) -> None:
+    def _failed(self, prompt: Prompt, error: CallError, passes: Passes, began_at_s: float) -> None:
         """Learn what a failed call shows of the account, the model and the provider.
 
         Raises:
             ProviderDown: it failed in an outage, which is no fault of its chunks.
-            RequestRefused: the account works, and these chunks are refused.
+            RequestRefused: the account works, and this text is refused.
         """
         if isinstance(error, HaltError):
-            if self._is_refused_alone(prompt):
+            if error.may_mean_text and self._is_refused_alone(prompt):
                 raise RequestRefused(str(error)) from error
             self._gates.refused(error, passes)
         elif isinstance(error, ProviderUnavailable):
@@ -216,14 +215,14 @@ class Ladder:
                 raise down from error
         elif not isinstance(error, (InternalFault, ProviderThrottled)):
             # The provider did answer: the account works.
-            self._answered(passes)
+            self._answered(passes, began_at_s)
 
     def _is_refused_alone(self, prompt: Prompt) -> bool:
         """Whether it is the prompt that is refused, and neither the account nor the model."""
-        answered = self._answered_calls[prompt.model]
-        if not prompt.refusals or answered > prompt.others_answered:
+        began_at_s = self._answered_call_began_at_s.get(prompt.model, 0.0)
+        if not prompt.refusals or began_at_s > prompt.refused_at_s:
             prompt.refusals += 1
-        prompt.others_answered = answered
+        prompt.refused_at_s = _now_s()
         return prompt.refusals >= MOST_REFUSALS
 
     def _is_down(self, prompt: Prompt, passes: Passes) -> bool:

@@ -38,9 +38,9 @@ class Prompt:
     failed_for: str = ""
     """The reason of its last call, if there was one and it failed."""
     refusals: int = 0
-    """Calls refused as any would be, though others were answered in between."""
-    others_answered: int = 0
-    """Calls that were answered when this was last refused; see :mod:`qaworker.engine.ladder`."""
+    """Calls refused with a bare 403, though others were made and answered in between."""
+    refused_at_s: float = 0.0
+    """When this was last refused so, by the loop's clock."""
     paying_run: str | None = None
     """The run whose budget pays; None when there is no budget."""
     is_stopping: bool = False

@@ -114,6 +114,8 @@ def _of_status(error: openai.APIStatusError, model: str, said: str) -> CallError
         return ModelRefused(_short(f"{answer}: model {model!r} refuses the parameters{said}"))
     # A model that the account may not use is a 403 with a code of its own, seen above.
     if status in _ACCOUNT_STATUSES:
+        # The provider's own have a code; a firewall before it may refuse a text without one.
+        account_refused.may_mean_text = status == HTTPStatus.FORBIDDEN and not error.code
         return account_refused
     if status in _ADDRESS_STATUSES:
         return HaltError(_short(f"{answer}: check OPENAI_BASE_URL{said}"))

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -34,6 +35,7 @@ from tests.unit.engine.fakes import (
 )
 
 LIMITS = Limits(calls_in_flight=16, call_timeout_s=100, soft_limit_s=3000, hard_limit_s=3300)
+LONG_CALLS = replace(LIMITS, call_timeout_s=1000)
 SCOPE = account_scope(ACCOUNT)
 MODEL = "gpt-5-mini"
 SOON_S = LOOK_EVERY_S + 0.1
@@ -172,11 +174,16 @@ def test_a_model_that_is_refused_holds_that_model_for_all() -> None:
     assert all(call.model != wrong for call in generators[1].calls)
 
 
-def test_a_chunk_that_is_refused_as_an_account_is_dies_alone() -> None:
-    """As by a firewall before the provider, which answers 403 to some word of the text."""
+def bare() -> HaltError:
+    """As of a firewall before the provider, which answers 403 to some word of the text."""
+    error = HaltError("the API answered 403")
+    error.may_mean_text = True
+    return error
 
+
+def test_a_chunk_that_is_refused_as_an_account_is_dies_alone() -> None:
     def reply(call: Call) -> Answer | Exception:
-        return HaltError("the API answered 403") if call.ids == ["en-0"] else answer(call.chunks)
+        return bare() if call.ids == ["en-0"] else answer(call.chunks)
 
     generator, holds = FakeGenerator(reply), FakeHolds()
 
@@ -187,14 +194,53 @@ def test_a_chunk_that_is_refused_as_an_account_is_dies_alone() -> None:
 
     dead = [one for one in run(scenario()).values() if one.kind == "dead"]
     assert [(one.reason, one.detail) for one in dead] == [("refused", "the API answered 403")]
-    assert sum(call.ids == ["en-0"] for call in generator.calls) == MOST_REFUSALS
+    # When it is the one to try whether the account works, it learns nothing of the others.
+    assert sum(call.ids == ["en-0"] for call in generator.calls) < 2 * MOST_REFUSALS
     assert holds.held == {}
 
 
-@pytest.mark.parametrize("error", [HaltError("no quota"), ModelRefused("not offered")])
-def test_while_a_model_is_refused_the_answers_of_another_bury_nothing(error: HaltError) -> None:
+def test_an_account_that_is_refused_now_and_then_buries_nothing() -> None:
+    """However often it is the same chunk that meets it: the answer says that it is the account."""
+
+    def reply(call: Call) -> Answer | Exception:
+        is_refused = call.ids == ["en-0"] and now_s() < 400
+        return HaltError("no quota") if is_refused else answer(call.chunks)
+
+    generator = FakeGenerator(reply)
+
+    async def scenario() -> dict[str, Outcome]:
+        async with running(generator, FakeStore(FakeRedis()), shared(), LIMITS) as engine:
+            return await among_others(engine, engine.process(batch(chunk())))
+
+    assert [one.kind for one in run(scenario()).values()] == ["ok"]
+    assert sum(call.ids == ["en-0"] for call in generator.calls) > 2 * MOST_REFUSALS
+
+
+def test_answers_to_calls_that_were_on_the_wire_already_bury_nothing() -> None:
+    """They began before the account was refused, and show nothing of it since."""
+
+    def reply(call: Call) -> Answer | Exception:
+        is_refused = call.ids == ["en-0"] and now_s() < 200
+        return bare() if is_refused else answer(call.chunks)
+
+    def latency_s(call: Call) -> float:
+        """One of the others is answered between any two refusals of the first."""
+        number = int(call.ids[0].removeprefix("en-"))
+        return 8.0 + 15 * number if number else 1.0
+
+    generator = FakeGenerator(reply, latency_s=latency_s)
+
+    async def scenario() -> dict[str, Outcome]:
+        async with running(generator, FakeStore(FakeRedis()), shared(), LONG_CALLS) as engine:
+            return await engine.process(batch(*map(chunk, range(8))))
+
+    assert {outcome.kind for outcome in run(scenario()).values()} == {"ok"}
+    assert sum(call.ids == ["en-0"] for call in generator.calls) > MOST_REFUSALS
+
+
+def test_while_a_model_is_refused_the_answers_of_another_bury_nothing() -> None:
     generator = FakeGenerator(
-        lambda call: error if call.model == "bad" and now_s() < 200 else answer(call.chunks)
+        lambda call: bare() if call.model == "bad" and now_s() < 200 else answer(call.chunks)
     )
 
     async def scenario() -> dict[str, Outcome]:

@@ -163,6 +163,27 @@ def test_everything_below_http_is_an_unavailable_provider(error: Exception) -> N
 
 
 @pytest.mark.parametrize(
+    ("status", "error", "may_mean_text"),
+    [
+        (403, {"message": "no"}, True),
+        (403, "<html>Forbidden</html>", True),
+        (403, {"code": "unsupported_country_region_territory"}, False),
+        (401, {"message": "no"}, False),
+        (402, {"message": "no"}, False),
+        (405, {"message": "no"}, False),
+        (429, {"code": "insufficient_quota"}, False),
+        (403, {"code": "model_not_found"}, False),
+    ],
+)
+def test_only_a_bare_403_may_mean_the_text(
+    status: int, error: object, *, may_mean_text: bool
+) -> None:
+    ours = translate(status_error(status, error), "m")
+    assert isinstance(ours, errors.HaltError)
+    assert ours.may_mean_text is may_mean_text
+
+
+@pytest.mark.parametrize(
     ("status", "is_free"), [(400, True), (403, True), (429, True), (503, True), (504, False)]
 )
 def test_what_the_provider_refused_is_free(status: int, is_free: bool) -> None:
