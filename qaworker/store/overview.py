@@ -18,6 +18,9 @@ from qaworker.redis_errors import store_errors
 # Output: for each queue, how many are ready, how many are held, and when the oldest that is ready
 #   was sent, in seconds since the epoch, empty where that is unknown
 #
+# Both ends of a list are looked at: the message that is next has waited longest, but for those that were
+# handed back, which come last again.
+#
 # A message of ours has its queue in its tag. Somebody else's is JSON that ends with it; it may be
 # large, so it is looked at here.
 _QUEUES: Final = """
@@ -31,7 +34,7 @@ end
 local function sent_at(message)
   local mark = '"qaworker_sent_at":'
   local at = string.find(message, mark, 1, true)
-  return at and string.match(message, "^%s*([%d.]+)", at + #mark) or ""
+  return at and tonumber(string.match(message, "^%s*([%d.]+)", at + #mark))
 end
 
 local held = {}
@@ -43,18 +46,18 @@ end
 local queues = {}
 local lists = tonumber(ARGV[1])
 for i = 2, #ARGV do
-  local ready, oldest = 0, ""
+  local ready, oldest = 0, math.huge
   for list = (i - 2) * lists + 2, (i - 1) * lists + 1 do
     local length = redis.call("LLEN", KEYS[list])
+    ready = ready + length
     if length > 0 then
-      ready = ready + length
-      local sent = sent_at(redis.call("LINDEX", KEYS[list], -1))
-      if oldest == "" or (sent ~= "" and tonumber(sent) < tonumber(oldest)) then
-        oldest = sent
+      for _, place in ipairs({-1, 0}) do
+        oldest = math.min(oldest, sent_at(redis.call("LINDEX", KEYS[list], place)) or math.huge)
       end
     end
   end
-  table.insert(queues, {ready, held[ARGV[i]] or 0, oldest})
+  local said = oldest < math.huge and string.format("%.3f", oldest) or ""
+  table.insert(queues, {ready, held[ARGV[i]] or 0, said})
 end
 return queues
 """

@@ -35,6 +35,8 @@ def send(queue: str, *, ago_s: float) -> None:
 @contextmanager
 def held(queue: str, amount: int) -> Iterator[None]:
     """A consumer that holds so many messages of a queue, as a worker does."""
+    import qaworker.tasks  # noqa: F401, as a worker does
+
     with app.connection_for_read() as connection:
         channel: Any = connection.channel()
         taken: list[Any] = []
@@ -68,6 +70,13 @@ def test_what_waits_is_counted_with_the_age_of_the_oldest(redis_client: Any) -> 
     assert waiting.oldest_age_s == pytest.approx(300, abs=10)
     others = [queue for queue in overview.queues(redis_client) if queue.name != "low_priority"]
     assert others == [queue for queue in NOTHING if queue.name != "low_priority"]
+
+
+def test_a_message_that_was_handed_back_is_as_old_as_it_was(redis_client: Any) -> None:
+    """It comes last again, behind those that were sent later."""
+    for ago_s in (20, 10, 700):
+        send("low_priority", ago_s=ago_s)
+    assert named(redis_client, "low_priority").oldest_age_s == pytest.approx(700, abs=10)
 
 
 def test_what_workers_hold_is_counted_by_queue(redis_client: Any) -> None:
@@ -118,7 +127,9 @@ def test_what_is_no_message_hides_no_other(redis_client: Any) -> None:
     send("qa_generation", ago_s=0)
     redis_client.rpush(keys.queue("qa_generation"), "nonsense")
     redis_client.hset(keys.unacked(), "tag", "nonsense")
-    assert named(redis_client, "qa_generation") == Queue("qa_generation", 2, 0, None)
+    waiting = named(redis_client, "qa_generation")
+    assert (waiting.ready, waiting.unacknowledged) == (2, 0)
+    assert waiting.oldest_age_s == pytest.approx(0, abs=10)
 
 
 def test_redis_says_how_fast_it_is(redis_client: Any) -> None:
