@@ -1,6 +1,6 @@
 """What Prometheus is shown: each metric with its name, its unit and its labels, all of them bounded.
 
-Labels take values of closed lists, and ``other``; the names of the first models that were counted,
+Labels take values of closed lists, and ``other``; the names of the first models that were answered for,
 and ``other``; and the names of workers, the newest that beat.
 """
 
@@ -106,7 +106,8 @@ def _queues(picture: Picture) -> Iterator[Metric]:
     )
     yield gauge(
         "queue_oldest_message_age_seconds",
-        "How long the ready message that waits longest has waited; 0 while none does.",
+        "How long the ready message that waits longest has waited, of those that are next and those"
+        " that came last; 0 while none waits.",
         ("queue",),
         [((one.name,), one.oldest_age_s or 0.0) for one in queues],
         unit="seconds",

@@ -9,7 +9,7 @@ from redis import Redis
 
 from qaworker import keys
 from qaworker.limits.limiter import BURST_MS
-from qaworker.redis_errors import store_errors
+from qaworker.redis_errors import left_out, store_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,25 @@ def limiter_states(redis: Redis) -> list[LimiterState]:
                 pipe.zcard(keys.limiter_reservations(account, model))
             (seconds, microseconds), *answers = pipe.execute()
     now_ms = seconds * 1000 + microseconds / 1000
-    return [
-        _state(account, model, stored, opened, now_ms)
+    found = [
+        _read(account, model, stored, opened, now_ms)
         for (account, model), stored, opened in zip(
             places, answers[::2], answers[1::2], strict=True
         )
         if stored
     ]
+    return [state for state in found if state is not None]
+
+
+def _read(
+    account: str, model: str, stored: dict[bytes, bytes], opened: int, now_ms: float
+) -> LimiterState | None:
+    """A limiter's state, unless it is of a version that keeps it otherwise."""
+    try:
+        return _state(account, model, stored, opened, now_ms)
+    except (KeyError, ValueError):
+        left_out("limiter", f"{account}:{model}")
+        return None
 
 
 def _state(

@@ -15,12 +15,12 @@ from datetime import timedelta
 from typing import Any, Final
 
 from qaworker import keys
-from qaworker.redis_errors import store_errors
+from qaworker.redis_errors import left_out, store_errors
 
 MOST_MODELS: Final = 20
-"""That are counted by their name: the first ones that come."""
+"""That are counted by their name: the first ones that a provider answered for."""
 OTHER: Final = "other"
-"""All models after those."""
+"""All models after those, and before their first answer: a mistyped one takes no place for good."""
 MICRO: Final = 1_000_000
 INFINITE: Final = "+Inf"
 
@@ -40,15 +40,17 @@ _FORGET_WRITER: Final = timedelta(days=1)
 # It goes along with outcomes, which must not wait for it: an error is told and not raised.
 _ADD: Final = """
 local function name_of(model)
-  if redis.call("SISMEMBER", KEYS[3], model) == 1 then return model end
-  if redis.call("SCARD", KEYS[3]) >= tonumber(ARGV[3]) then return "other" end
-  redis.call("SADD", KEYS[3], model)
-  return model
+  return redis.call("SISMEMBER", KEYS[3], model) == 1 and model or "other"
 end
 
 local function add()
   if tonumber(redis.call("GET", KEYS[2]) or 0) >= tonumber(ARGV[1]) then return end
   redis.call("SET", KEYS[2], ARGV[1], "EX", ARGV[2])
+  for i = 4, #ARGV, 3 do
+    if ARGV[i] == "requests|ok" and redis.call("SCARD", KEYS[3]) < tonumber(ARGV[3]) then
+      redis.call("SADD", KEYS[3], ARGV[i + 1])
+    end
+  end
   for i = 4, #ARGV, 3 do
     local field = ARGV[i]
     if ARGV[i + 1] ~= "" then field = field .. "|" .. name_of(ARGV[i + 1]) end
@@ -201,7 +203,10 @@ def counted(redis: Any) -> Counted:
     fields: defaultdict[str, list[_Stored]] = defaultdict(list)
     for field_name, value in stored.items():
         name, _, labels = field_name.decode().partition("|")
-        fields[name].append((labels, int(value)))
+        try:
+            fields[name].append((labels, int(value)))
+        except ValueError:
+            left_out("counter", field_name.decode())
     return Counted(
         {total: _total(fields[total.name], len(total.labels)) for total in TOTALS},
         {histogram: _durations(fields[histogram.name], histogram) for histogram in HISTOGRAMS},
@@ -225,9 +230,14 @@ def _durations(stored: Sequence[_Stored], histogram: Histogram) -> dict[str, Dur
         part, _, label = joined.partition("|")
         if part == _SUM:
             sums[label] += value
+            continue
+        try:
+            bound_s = float(part)
+        except ValueError:
+            left_out("counter", f"{histogram.name}|{joined}")
         else:
             # Of a version with other bounds: among the next longer ones.
-            counts[label][bisect_left(histogram.bounds_s, float(part))] += value
+            counts[label][bisect_left(histogram.bounds_s, bound_s)] += value
     return {
         label: Durations(tuple(series), sums[label] / MICRO) for label, series in counts.items()
     }

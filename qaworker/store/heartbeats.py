@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from redis import Redis
 
-from qaworker import keys, logs
-from qaworker.redis_errors import store_errors
+from qaworker import keys
+from qaworker.redis_errors import left_out, store_errors
 from qaworker.store.connections import now_s
 
 BEAT_INTERVAL_S = 5.0
@@ -19,8 +18,6 @@ BEAT_INTERVAL_S = 5.0
 FRESH_S = 15.0
 _FORGET = timedelta(days=1)
 _FAREWELL_TTL = timedelta(hours=1)
-
-log = logs.get(__name__)
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -101,13 +98,8 @@ def _read(model: type[M], name: str, blob: bytes) -> M | None:
     try:
         return model.model_validate_json(blob)
     except ValidationError:
-        _complain(model.__name__, name)
+        left_out(model.__name__.lower(), name)
         return None
-
-
-@cache  # who watches reads it again and again
-def _complain(model: str, name: str) -> None:
-    log.warning("unreadable_in_redis", what=model.lower(), worker=name)
 
 
 def beat(redis: Redis, state: Beat) -> bool:

@@ -11,12 +11,12 @@ import time
 from datetime import timedelta
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
 from qaworker import keys, logs
-from qaworker.redis_errors import store_errors
+from qaworker.redis_errors import left_out, store_errors
 
 OPERATOR: Final = "operator"
 BUDGET: Final = "budget"
@@ -93,7 +93,10 @@ _ACCOUNT: Final = re.compile(r"@[0-9a-f]{8}$")
 
 
 class Hold(BaseModel):
-    """One hold; while hosts are upgraded, versions read each other's."""
+    """One hold; while hosts are upgraded, versions read each other's.
+
+    One that cannot be read at all is left out.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -170,8 +173,18 @@ def _set(scope: str, reason: str, detail: str, by: str) -> tuple[Any, ...]:
 
 
 def _read(blobs: dict[bytes, bytes]) -> list[Hold]:
-    found = [Hold.model_validate_json(blob) for blob in blobs.values()]
-    return sorted(found, key=lambda hold: (hold.since, hold.scope))
+    found = [_read_one(scope.decode(), blob) for scope, blob in blobs.items()]
+    return sorted(
+        (hold for hold in found if hold is not None), key=lambda hold: (hold.since, hold.scope)
+    )
+
+
+def _read_one(scope: str, blob: bytes) -> Hold | None:
+    try:
+        return Hold.model_validate_json(blob)
+    except ValidationError:
+        left_out("hold", scope)
+        return None
 
 
 def set_hold(redis: Any, scope: str, reason: str, *, detail: str = "", by: str = OPERATOR) -> bool:
@@ -193,10 +206,10 @@ def release_for(redis: Any, scope: str, reason: str) -> bool:
 
 
 def hold_of(redis: Any, scope: str) -> Hold | None:
-    """The hold of a scope, if there is one. Raises StoreUnavailable."""
+    """The hold of a scope, if there is one that can be read. Raises StoreUnavailable."""
     with store_errors():
         blob = redis.hget(keys.holds(), scope)
-    return None if blob is None else Hold.model_validate_json(blob)
+    return None if blob is None else _read_one(scope, blob)
 
 
 def holds(redis: Any) -> list[Hold]:

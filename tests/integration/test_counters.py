@@ -84,6 +84,19 @@ def test_the_first_models_are_counted_by_name_and_all_others_together(redis_clie
     assert found.histograms[CALL][OTHER].counts[2] == 5
 
 
+def test_a_model_that_was_never_answered_for_takes_no_place(redis_client: Redis) -> None:
+    counts = Counts()
+    for number in range(MOST_MODELS):
+        counts.add(REQUESTS, "model_refused", f"typo-{number}")
+    counts.observe(LIMITER_WAIT, 1.0, "right")
+    counts.add(REQUESTS, "ok", "right")
+    send(redis_client, counts.take())
+    found = counted(redis_client)
+    assert found.models == {"right"}
+    assert found.totals[REQUESTS] == {("model_refused", OTHER): MOST_MODELS, ("ok", "right"): 1}
+    assert set(found.histograms[LIMITER_WAIT]) == {"right"}
+
+
 def test_bounds_of_another_version_count_among_longer_ones(redis_client: Redis) -> None:
     redis_client.hset(
         keys.counters(),
@@ -100,7 +113,10 @@ def test_bounds_of_another_version_count_among_longer_ones(redis_client: Redis) 
 
 def test_what_another_version_counts_is_left_out(redis_client: Redis) -> None:
     redis_client.hset(keys.counters(), mapping={"novelties|a|b": 1, "chunks|ok": 2, "chunks": 3})
-    assert counted(redis_client).totals[CHUNKS] == {("ok",): 2}
+    redis_client.hset(keys.counters(), mapping={"chunks|dead": "many", "call|long|m": 1})
+    found = counted(redis_client)
+    assert found.totals[CHUNKS] == {("ok",): 2}
+    assert found.histograms[CALL] == {}
 
 
 @pytest.mark.parametrize("key", [keys.counters(), keys.counted("me"), keys.counted_models()])

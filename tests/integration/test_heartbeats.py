@@ -10,6 +10,7 @@ from redis import Redis
 
 from qaworker import keys
 from qaworker.errors import StoreUnavailable
+from qaworker.redis_errors import left_out
 from qaworker.store import fleet, heartbeats
 from qaworker.store.connections import connect
 from qaworker.store.heartbeats import FRESH_S, Beat, Farewell
@@ -64,7 +65,7 @@ def test_what_cannot_be_read_hides_nobody_else(
 ) -> None:
     for beat in (ONE, TWO):
         heartbeats.beat(redis_client, beat)
-    heartbeats._complain.cache_clear()
+    left_out.cache_clear()
     redis_client.set(keys.worker(ONE.name), blob)
     for _ in range(3):
         assert heartbeats.living(redis_client) == [TWO]

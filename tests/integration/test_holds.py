@@ -163,6 +163,20 @@ def test_a_run_is_held_for_as_long_as_it_is_known_unless_an_operator_wants_it(
     assert {hold.scope for hold in holds(redis_client)} == set(scopes[1:])
 
 
+@pytest.mark.parametrize("blob", ["", "{}", '{"scope": "account@1", "since": "long ago"}'])
+def test_a_hold_that_cannot_be_read_hides_no_other(
+    redis_url: str, redis_client: Redis, blob: str
+) -> None:
+    set_hold(redis_client, SCOPE, "tariff")
+    redis_client.hset(keys.holds(), "region:eu", blob)
+
+    async def scenario(worker: WorkerHolds) -> None:
+        assert [hold.scope for hold in await worker.holds()] == [SCOPE]
+
+    with_workers(redis_url, scenario)
+    assert [hold.scope for hold in holds(redis_client)] == [SCOPE]
+
+
 def test_a_redis_that_is_away_is_said_in_our_words(tmp_path: Any) -> None:
     url = f"unix://{tmp_path}/no.sock"
     with connect(url) as redis:

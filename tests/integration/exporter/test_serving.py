@@ -178,10 +178,17 @@ def test_a_key_that_is_not_ours(redis_url: str, redis_client: Redis, key: str) -
 
 
 def test_a_value_that_is_not_ours(redis_url: str, redis_client: Redis) -> None:
+    """One that a newer version wrote, as it were: all else is shown."""
+    holds.set_hold(redis_client, "account@2", "lunch")
     redis_client.hset(keys.holds(), "account@1", "{}")
-    redis_client.hset(keys.counters(), "chunks|ok", "many")
+    redis_client.hset(keys.counters(), mapping={"chunks|ok": "many", "chunks|dead": 3})
+    redis_client.zadd(keys.limiters(), {"a:m": time.time()})
+    redis_client.hset(keys.limiter("a", "m"), "speed", "1")
     with exporter(redis_url) as get:
-        check_away(get, "cannot read")
+        check_there(get)
+        shown = values(get("/metrics")[1])
+    assert shown['qaworker_held{reason="operator"}'] == 1
+    assert shown['qaworker_chunks_total{outcome="dead"}'] == 3
 
 
 def test_the_queues_may_be_in_another_redis(
@@ -207,6 +214,7 @@ def test_the_number_of_series_is_bounded(redis_url: str, redis_client: Redis) ->
         for total in (counters.FAILURES, counters.RETRIES, counters.CHUNKS):
             counts.add(total, strange)
         counts.add(counters.REQUESTS, strange, model)
+        counts.add(counters.REQUESTS, "ok", model)
         counts.add(counters.TOKENS, strange, model)
         counts.add(counters.MICRO_DOLLARS, model)
         counts.observe(counters.CALL, number, model)
