@@ -7,7 +7,7 @@ outcomes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from contextlib import suppress
 
 from qaworker import keys
 from qaworker.errors import CallError, ConfigError
@@ -28,7 +28,7 @@ class Meter:
             price: of a model, or ConfigError, for which nothing is added to the cost.
         """
         self._counts = counts
-        self._price = cache(_known(price))
+        self._price = price
 
     def message_began(self, queue: str, waited_s: float | None, *, is_redelivered: bool) -> None:
         """A message came; how long after it was sent, where it says so."""
@@ -63,15 +63,8 @@ class Meter:
         ):
             if tokens:
                 self._counts.add(counters.TOKENS, kind, model, by=tokens)
-        if (price := self._price(model)) and (micros := cost_micros(usage, price)):
-            self._counts.add(counters.MICRO_DOLLARS, model, by=micros)
-
-
-def _known(price: Callable[[str], Price]) -> Callable[[str], Price | None]:
-    def known(model: str) -> Price | None:
-        try:
-            return price(model)
-        except ConfigError:
-            return None
-
-    return known
+        # Asked each time, as a price may be added while the process runs.
+        with suppress(ConfigError):
+            micros = cost_micros(usage, self._price(model))
+            if micros:
+                self._counts.add(counters.MICRO_DOLLARS, model, by=micros)

@@ -67,6 +67,22 @@ def test_a_model_without_a_price_costs_nothing_known() -> None:
     assert not [name for name in measured.counted if name.startswith("micro_dollars")]
 
 
+def test_a_price_that_is_added_counts_from_then_on() -> None:
+    prices: dict[str, Price] = {}
+
+    def added(model: str) -> Price:
+        if model not in prices:
+            raise ConfigError
+        return prices[model]
+
+    counts = Counts()
+    meter = Meter(counts, added)
+    meter.answered("m", 1, Usage(input=5))
+    prices["m"] = DOLLARS
+    meter.answered("m", 1, Usage(input=5))
+    assert counts.take().counts["micro_dollars", "m"] == 10
+
+
 def test_a_call_is_a_retry_when_one_failed_before() -> None:
     measured = Measured()
     measured.meter.call_began("m", 0.0, "")
