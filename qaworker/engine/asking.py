@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import structlog
 
 from qaworker import logs
-from qaworker.engine.ladder import ATTEMPTS, Ladder
+from qaworker.engine.ladder import Ladder
 from qaworker.engine.promises import Promises
 from qaworker.engine.prompt import HandedBack, Prompt
 from qaworker.engine.recorder import Recorder
@@ -53,8 +53,7 @@ class Asking:
             calls=spent.calls,
             digests=tuple(chunks),
             deaths=max(work.deaths.get(digest, 0) for digest in chunks),
-            # Those that failed together have one attempt left alone.
-            attempts=min(spent.attempts, ATTEMPTS - 1),
+            attempts=spent.attempts,
             probes=spent.probes,
             failing_since_s=asyncio.get_running_loop().time() if spent.attempts else None,
             was_truncated=spent.was_truncated,
