@@ -213,6 +213,8 @@ class FakeHolds:
         self.held: dict[str, Hold] = {}
         self.probes: list[float] = []
         """When each was granted."""
+        self.releases: list[str] = []
+        """The scopes that were asked to be released."""
         self.is_away = False
 
     async def set_hold(
@@ -231,6 +233,7 @@ class FakeHolds:
 
     async def release(self, scope: str) -> bool:
         await self._trip()
+        self.releases.append(scope)
         if scope not in self.held or self.held[scope].is_operators:
             return False
         del self.held[scope]

@@ -219,6 +219,21 @@ def test_who_is_refused_gets_what_others_give_back() -> None:
     assert holds.held == {}
 
 
+def test_who_is_cancelled_keeps_nobody_behind_it_from_what_is_left() -> None:
+    budgets = FakeBudgets(run=MOST + COST)
+    budgets.open["another's"] = (RUN, MOST)
+
+    async def scenario() -> None:
+        async with till(budgets) as at:
+            refused = asyncio.create_task(at.reserve())
+            await asyncio.sleep(0.1)
+            refused.cancel()
+            async with asyncio.timeout(RETRY_S), at.purse.foresee(RUN, MODEL, Tokens(0, 10)):
+                pass
+
+    run(scenario())
+
+
 def test_what_other_workers_give_back_is_found() -> None:
     budgets = FakeBudgets(run=MOST)
     budgets.open["another's"] = (RUN, MOST)
