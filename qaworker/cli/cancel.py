@@ -22,8 +22,9 @@ RUNS_SHOWN = 10
 @click.command("cancel")
 @click.argument("run_dir", required=False, type=click.Path(path_type=Path))
 @click.option("--all", "is_all", is_flag=True, help="Cancel every run, also those sent by Python.")
+@click.option("--dry-run", "is_dry", is_flag=True, help="List what waits, and remove nothing.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-def command(*, run_dir: Path | None, is_all: bool, yes: bool) -> int:
+def command(*, run_dir: Path | None, is_all: bool, is_dry: bool, yes: bool) -> int:
     """Remove the waiting messages of the run in RUN_DIR; its ledger and outcomes stay.
 
     What workers hold runs to its end, and a command that is at work on the run ends. Given again,
@@ -34,7 +35,9 @@ def command(*, run_dir: Path | None, is_all: bool, yes: bool) -> int:
     values = settings.load()
     logs.configure("warning", values.log_format)
     run_id = None if run_dir is None else cancelling.run_id_of(run_dir)
-    if not yes and not sys.stdin.isatty():
+    if is_dry and yes:
+        raise click.UsageError("give either --dry-run or --yes")
+    if not is_dry and not yes and not sys.stdin.isatty():
         raise click.UsageError("there is no terminal to ask at: give --yes")
     console = progress.console()
     with ExitStack() as stack:
@@ -44,6 +47,8 @@ def command(*, run_dir: Path | None, is_all: bool, yes: bool) -> int:
             with console.status("looking through the queues"):
                 found = cancelling.waiting(broker, run_id)
             _show(console, found)
+            if is_dry:
+                return ExitCode.OK
             if not click.confirm("remove them, and end the commands that send them?", err=True):
                 console.print("nothing was removed")
                 return ExitCode.INTERRUPTED

@@ -41,12 +41,12 @@ def _show(found: Finding, *, as_json: bool) -> None:
 
 
 def _call(model: str) -> str:
-    """Send one chunk, new each time, so that no outcome of an earlier check answers it."""
+    """Send one chunk before all that waits, new each time: no outcome of an earlier check answers it."""
     chunk = {
         "chunk_id": "check",
         "text": f"Check number {uuid.uuid4().hex} passed through the queue. A worker answered it.",
     }
-    tasks = submit_parallel_qa_generation([chunk], {"pairs_per_chunk": 1}, model)
+    tasks = submit_parallel_qa_generation([chunk], {"pairs_per_chunk": 1}, model, priority="high")
     collected = collect_results(tasks, timeout=CALL_TIMEOUT_S)
     if collected.pending:
         raise CheckFailed(f"no outcome within {CALL_TIMEOUT_S:g} s: read the workers' log")

@@ -59,6 +59,7 @@ def test_a_person_is_asked(
         (["run", "--all", "--yes"], "give either RUN_DIR or --all"),
         (["run"], "there is no terminal to ask at: give --yes"),
         (["--all"], "there is no terminal to ask at: give --yes"),
+        (["--all", "--dry-run", "--yes"], "give either --dry-run or --yes"),
     ],
 )
 @pytest.mark.usefixtures("submitted")
@@ -68,6 +69,18 @@ def test_what_is_not_clear_removes_nothing(
     ran = run("cancel", *arguments, REDIS_URL=redis_url)
     assert (ran.code, ran.out) == (2, "")
     assert message in ran.err
+    assert redis_client.llen(QUEUE) == 1
+
+
+@pytest.mark.parametrize("which", ["run", "--all"])
+@pytest.mark.usefixtures("submitted")
+def test_a_dry_run_lists_and_removes_nothing(
+    run: Run, redis_url: str, redis_client: Any, which: str
+) -> None:
+    ran = run("cancel", which, "--dry-run", REDIS_URL=redis_url)
+    assert (ran.code, ran.out) == (0, "")
+    assert "in all, messages: 1 (chunks: 2, runs: 1)" in ran.err
+    assert "nothing was removed" not in ran.err
     assert redis_client.llen(QUEUE) == 1
 
 
