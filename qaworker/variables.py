@@ -177,7 +177,7 @@ class Variables(BaseSettings):
     exporter_cert_file: Path | None = Field(
         None,
         validation_alias="QAWORKER_EXPORTER_CERT_FILE",
-        description="its certificate (PEM), with which it serves by TLS",
+        description="its certificate (PEM), with which it serves by TLS; restart it after a renewal",
     )
     exporter_key_file: Path | None = Field(
         None,
