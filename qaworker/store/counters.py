@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -31,12 +31,16 @@ _FORGET_WRITER: Final = timedelta(days=1)
 # KEYS[1] -> counters (Hash)
 # KEYS[2] -> the number of this writer's last portion (String)
 # KEYS[3] -> models that are counted by their name (Set)
+# KEYS[4...] -> who took each chunk whose outcome is stored along with it (Set)
 # ARGV[1] -> the number of this portion
 # ARGV[2] -> seconds after which the writer is forgotten
 # ARGV[3] -> how many models are counted by their name
-# ARGV[4...] -> in threes: a field without its model, the model or nothing, what to add
+# ARGV[4...] -> the field of each outcome; then in threes: a field without its model, the model or
+#               nothing, what to add
 # Output: what went wrong, or nothing
 #
+# Who took a chunk is noted until its first outcome: another one, of a worker that was taken for dead,
+# is not counted.
 # It goes along with outcomes, which must not wait for it: an error is told and not raised.
 _ADD: Final = """
 local function name_of(model)
@@ -46,12 +50,15 @@ end
 local function add()
   if tonumber(redis.call("GET", KEYS[2]) or 0) >= tonumber(ARGV[1]) then return end
   redis.call("SET", KEYS[2], ARGV[1], "EX", ARGV[2])
-  for i = 4, #ARGV, 3 do
+  for i = 4, #KEYS do
+    if redis.call("EXISTS", KEYS[i]) == 1 then redis.call("HINCRBY", KEYS[1], ARGV[i], 1) end
+  end
+  for i = #KEYS + 1, #ARGV, 3 do
     if ARGV[i] == "requests|ok" and redis.call("SCARD", KEYS[3]) < tonumber(ARGV[3]) then
       redis.call("SADD", KEYS[3], ARGV[i + 1])
     end
   end
-  for i = 4, #ARGV, 3 do
+  for i = #KEYS + 1, #ARGV, 3 do
     local field = ARGV[i]
     if ARGV[i + 1] ~= "" then field = field .. "|" .. name_of(ARGV[i + 1]) end
     redis.call("HINCRBY", KEYS[1], field, ARGV[i + 2])
@@ -110,23 +117,28 @@ class Portion:
 
     number: int
     counts: Mapping[_Field, int]
+    settled: Mapping[str, str] = field(default_factory=dict)
+    """Digests of chunks whose outcome is stored along with it, and its kind."""
 
-    def settling(self, outcomes: Iterable[str]) -> Portion:
-        """The same, and chunks with outcomes of these kinds, which are stored along with it."""
-        chunks = Counter((f"{CHUNKS.name}|{outcome}", "") for outcome in outcomes)
-        return Portion(self.number, chunks + Counter(self.counts))
+    def settling(self, settled: Mapping[str, str]) -> Portion:
+        """The same, and these chunks, of which those are counted that had no outcome yet."""
+        return replace(self, settled=settled)
 
     def add_to(self, pipe: Any, writer: str) -> None:
         """Add to a pipeline, of either kind, what counts it; answers what went wrong, or nothing.
+
+        Who took a chunk that is settled is to be forgotten after it, in the same transaction.
 
         Args:
             pipe: to be executed, and if that fails perhaps once more.
             writer: the process, by a name that no other ever had.
         """
-        names = (keys.counters(), keys.counted(writer), keys.counted_models())
+        names = [keys.counters(), keys.counted(writer), keys.counted_models()]
+        names += map(keys.takers, self.settled)
+        kinds = [f"{CHUNKS.name}|{kind}" for kind in self.settled.values()]
         counts = [part for (name, model), by in self.counts.items() for part in (name, model, by)]
         forget_s = int(_FORGET_WRITER.total_seconds())
-        pipe.eval(_ADD, len(names), *names, self.number, forget_s, MOST_MODELS, *counts)
+        pipe.eval(_ADD, len(names), *names, self.number, forget_s, MOST_MODELS, *kinds, *counts)
 
 
 class Counts:

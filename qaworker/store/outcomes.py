@@ -231,9 +231,12 @@ class OutcomeStore:
 
         Given once more with the same portion, as nobody knows whether it arrived, it counts once.
         """
-        counts = counts.settling(n.outcome.kind for n in notices if n.outcome is not None)
+        counts = counts.settling(
+            {n.digest: n.outcome.kind for n in notices if n.outcome is not None}
+        )
         with store_errors():
             async with self._redis.pipeline(transaction=True) as pipe:
+                counts.add_to(pipe, self._owner)
                 told: dict[str, list[str]] = {}
                 for notice in notices:
                     if notice.outcome is not None:
@@ -250,8 +253,7 @@ class OutcomeStore:
                 for run_id, digests in told.items():
                     pipe.rpush(keys.done(run_id), *digests)
                     pipe.expire(keys.done(run_id), self._keep)
-                counts.add_to(pipe, self._owner)
-                *_, problem = await pipe.execute()
+                problem, *_ = await pipe.execute()
         if problem:
             log.warning("counts_refused", error=problem.decode())
 

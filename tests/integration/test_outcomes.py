@@ -440,6 +440,7 @@ def test_chunks_count_once_however_often_they_are_written(redis_client: Redis) -
             Notice("d2", "run", dead("d2", "run")),
             Notice("d3", "run"),
         ]
+        await one.claim(["d1", "d2"], "run")
         for _ in range(2):
             await one.write(notices, portion)
 
@@ -447,6 +448,24 @@ def test_chunks_count_once_however_often_they_are_written(redis_client: Redis) -
     found = counted(redis_client).totals
     assert found[CHUNKS] == {("ok",): 1, ("dead",): 1}
     assert found[REDELIVERIES] == {(): 1}
+
+
+def test_an_outcome_of_a_worker_that_was_taken_for_dead_counts_once(redis_client: Any) -> None:
+    """Whichever of both is done first; another run that tries a dead chunk again counts anew."""
+
+    async def scenario(frozen: OutcomeStore, other: OutcomeStore) -> None:
+        counts = Counts()
+        for n, (first, second) in enumerate(((frozen, other), (other, frozen))):
+            await frozen.claim([f"d{n}"], "run")
+            redis_client.delete(keys.claim(f"d{n}"))  # as when it expires
+            assert (await other.claim([f"d{n}"], "run")).claimed
+            for one in (first, second):
+                await one.write([Notice(f"d{n}", "run", dead(f"d{n}", "run"))], counts.take())
+        assert (await frozen.claim(["d0"], "later")).claimed
+        await frozen.write([Notice("d0", "later", ok("d0", "later"))], counts.take())
+
+    with_stores(url_of(redis_client), scenario, owners=("frozen", "other"))
+    assert counted(redis_client).totals[CHUNKS] == {("dead",): 2, ("ok",): 1}
 
 
 def test_a_count_that_redis_refuses_keeps_no_outcome_back(redis_client: Redis) -> None:
