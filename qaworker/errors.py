@@ -246,6 +246,10 @@ class ProviderDown(HaltError):
 
 
 class ModelRefused(HaltError):
-    """The model cannot be used (its name or its parameters): every call to it would fail."""
+    """The model cannot be used (its name or its parameters): every call to it would fail.
+
+    ``run_id``: the run that asked for it.
+    """
 
     reason = "model_refused"
+    run_id = ""

@@ -52,6 +52,7 @@ class Asking:
             usage=spent.usage,
             calls=spent.calls,
             digests=tuple(chunks),
+            run_id=work.batch.run_id,
             deaths=max(work.deaths.get(digest, 0) for digest in chunks),
             attempts=spent.attempts,
             probes=spent.probes,

@@ -112,7 +112,7 @@ class Holding:
         if news is None or error is None:
             return
         if news is News.REFUSED:
-            await self._holds.set_hold(self._scope(gate), error.reason, detail=str(error))
+            await self._holds.set_hold(self._scope(gate), error.reason, detail=_told(error))
         else:
             await self._holds.release(self._scope(gate))
         if gate.news is news:  # else there is some again
@@ -145,6 +145,13 @@ class Holding:
         kind, _, name = scope.partition(":")
         model = name.removesuffix(f"@{self._account}")
         return model if kind == "model" and model != name else ""
+
+
+def _told(error: HaltError) -> str:
+    """What others learn of it; whose model it is, as that run is to be corrected, or cancelled."""
+    if isinstance(error, ModelRefused) and error.run_id:
+        return f"asked by run {error.run_id}: {error}"
+    return str(error)
 
 
 def _match(gate: Gate, hold: Hold | None) -> None:

@@ -43,6 +43,7 @@ from qaworker.errors import (
     CallError,
     HaltError,
     InternalFault,
+    ModelRefused,
     ProviderDown,
     ProviderThrottled,
     ProviderUnavailable,
@@ -207,6 +208,8 @@ class Ladder:
         if isinstance(error, HaltError):
             if error.may_mean_text and self._is_refused_alone(prompt):
                 raise RequestRefused(str(error)) from error
+            if isinstance(error, ModelRefused):
+                error.run_id = prompt.run_id
             self._gates.refused(error, passes)
         elif isinstance(error, ProviderUnavailable):
             if self._is_down(prompt, passes):

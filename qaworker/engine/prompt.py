@@ -25,6 +25,7 @@ class Prompt:
     usage: Usage
     calls: int
     digests: tuple[str, ...] = ()
+    run_id: str = ""
     attempts: int = 0
     probes: int = 0
     """Calls that failed while the account was held, or held it."""

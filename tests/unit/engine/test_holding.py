@@ -161,6 +161,7 @@ def test_a_model_that_is_refused_holds_that_model_for_all() -> None:
             other = asyncio.create_task(second.process(batch(chunk(2), model=wrong)))
             await asyncio.sleep(1)
             held = list(holds.held)
+            assert holds.held[held[0]].detail == "asked by run run: no such model"
             await process([first, second], 20)
             at_s = now_s()
             first.drain()
