@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -10,10 +9,12 @@ import click
 from rich.console import Console
 
 from qaworker import logs, settings
-from qaworker.cli import progress, runs
+from qaworker.cli import asking, progress, runs
+from qaworker.cli.table import printable
 from qaworker.client import cancelling
 from qaworker.client.cancelling import Waiting
 from qaworker.errors import ExitCode
+from qaworker.store import holds
 
 # As many as a person reads before answering.
 RUNS_SHOWN = 10
@@ -37,8 +38,6 @@ def command(*, run_dir: Path | None, is_all: bool, is_dry: bool, yes: bool) -> i
     run_id = None if run_dir is None else cancelling.run_id_of(run_dir)
     if is_dry and yes:
         raise click.UsageError("give either --dry-run or --yes")
-    if not is_dry and not yes and not sys.stdin.isatty():
-        raise click.UsageError("there is no terminal to ask at: give --yes")
     console = progress.console()
     with ExitStack() as stack:
         redis = stack.enter_context(runs.outcomes_redis(values))
@@ -49,12 +48,27 @@ def command(*, run_dir: Path | None, is_all: bool, is_dry: bool, yes: bool) -> i
             _show(console, found)
             if is_dry:
                 return ExitCode.OK
-            if not click.confirm("remove them, and end the commands that send them?", err=True):
+            is_there = found.messages or cancelling.delivered(broker, run_id)
+            question = "remove them, and end the commands that send them?"
+            if is_there and not asking.is_wanted(question):
                 console.print("nothing was removed")
                 return ExitCode.INTERRUPTED
         with console.status("removing what waits"):
             removed = cancelling.cancel(redis, broker, run_id)
-    console.print(f"removed {_amount(removed)}; what workers hold runs to its end")
+        console.print(f"removed {_amount(removed)}")
+        if left := cancelling.delivered(broker, run_id):
+            console.print(
+                f"workers hold messages: {left}; they end them, or drop within"
+                f" {values.task_soft_limit_s:g} s what they cannot end"
+            )
+        for hold in holds.holds(redis):
+            if hold.kind == "model" and not hold.is_operators:
+                console.print(
+                    f"{printable(hold.scope)} is held: that ends by itself within 5 minutes when"
+                    f" nobody asks for it, or now with `qaworker hold release {printable(hold.scope)}`",
+                    markup=False,
+                    soft_wrap=True,
+                )
     return ExitCode.OK
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from typing import Any, Final
 import click
 
 from qaworker import settings
-from qaworker.cli import runs
+from qaworker.cli import asking, runs
 from qaworker.cli.spans import span
 from qaworker.cli.table import printable, table
 from qaworker.errors import ExitCode
@@ -154,13 +153,11 @@ def _selection(
 def _confirmed(letters: Sequence[DeadLetter], question: str, *, yes: bool) -> bool:
     if yes or not letters:
         return True
-    if not sys.stdin.isatty():
-        raise click.UsageError("there is no terminal to ask at: give --yes")
     reasons = Counter(letter.reason for letter in letters)
     counted = ", ".join(f"{printable(reason)} {n}" for reason, n in reasons.most_common())
     runs_meant = len({letter.run_id for letter in letters})
     click.echo(f"dead letters: {len(letters)} ({counted}), runs: {runs_meant}", err=True)
-    return click.confirm(question, err=True)
+    return asking.is_wanted(question)
 
 
 def _listed(letters: Sequence[DeadLetter]) -> str:

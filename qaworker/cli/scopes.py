@@ -101,7 +101,7 @@ def _has_traces(run_id: str, settings: Settings, redis: Redis) -> bool:
         with connect(url, timeout_s=QUEUE_TIMEOUT_S) as broker:
             # In this order, as messages go from the queue to a worker.
             waits = cancelling.waiting(broker, run_id).messages
-            return bool(waits) or cancelling.is_delivered(broker, run_id)
+            return bool(waits) or cancelling.delivered(broker, run_id) > 0
     except StoreUnavailable:  # nobody can tell; a stop is not to wait for it
         return True
 

@@ -140,4 +140,4 @@ class Budget:
         run_id = self._ledger.run_id
         # In this order, as messages go from the queue to a worker.
         waiting = cancelling.waiting(broker, run_id).messages
-        return bool(waiting) or cancelling.is_delivered(broker, run_id)
+        return bool(waiting) or cancelling.delivered(broker, run_id) > 0

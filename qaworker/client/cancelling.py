@@ -22,7 +22,6 @@ from qaworker.redis_errors import store_errors
 from qaworker.store.connections import now_s
 from qaworker.store.database import Database, existing
 from qaworker.store.holds import holds, release_for, run_of
-from qaworker.store.outcomes import ALL_RUNS
 
 # Some 3 MB of messages at a time.
 PAGE: Final = 100
@@ -73,14 +72,14 @@ def waiting(broker: Redis, run_id: str | None) -> Waiting:
     return found
 
 
-def is_delivered(broker: Redis, run_id: str) -> bool:
-    """Whether workers hold a message of a run, or died with one; raises StoreUnavailable."""
+def delivered(broker: Redis, run_id: str | None) -> int:
+    """Messages of one run, or of all, that workers hold or died with; raises StoreUnavailable."""
     hashes: Any = broker
     with store_errors():
-        for _, delivery in hashes.hscan_iter(keys.unacked(), count=PAGE):
-            if _read(delivery, is_delivery=True)[0] == run_id:
-                return True
-    return False
+        return sum(
+            run_id in {None, _read(delivery, is_delivery=True)[0]}
+            for _, delivery in hashes.hscan_iter(keys.unacked(), count=PAGE)
+        )
 
 
 def cancel(
@@ -117,7 +116,7 @@ def cancel(
 
 def _mark(redis: Redis, run_id: str | None) -> None:
     with store_errors():
-        redis.set(keys.cancelled(run_id or ALL_RUNS), repr(now_s(redis)), ex=MARK_TTL)
+        redis.set(keys.cancelled(run_id), repr(now_s(redis)), ex=MARK_TTL)
 
 
 def _lists() -> Iterator[str]:

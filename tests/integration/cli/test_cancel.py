@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from qaworker import keys
+from qaworker.store.holds import set_hold
 from tests.support.commands import LONGEST_S, Run
 from tests.support.processes import QAWORKER, child_environment
 
@@ -82,6 +84,30 @@ def test_a_dry_run_lists_and_removes_nothing(
     assert "in all, messages: 1 (chunks: 2, runs: 1)" in ran.err
     assert "nothing was removed" not in ran.err
     assert redis_client.llen(QUEUE) == 1
+
+
+def test_a_script_is_told_in_a_line_to_say_yes(submitted: str, run: Run, redis_url: str) -> None:
+    ran = run("cancel", submitted, REDIS_URL=redis_url)
+    assert "Usage" not in ran.err
+    assert run("cancel", submitted, "--yes", REDIS_URL=redis_url).code == 0
+    assert run("cancel", submitted, REDIS_URL=redis_url).code == 0, "there is nothing to ask"
+
+
+def test_who_cancels_is_told_what_goes_on(
+    submitted: str, run: Run, redis_url: str, redis_client: Any
+) -> None:
+    message = redis_client.lpop(QUEUE)
+    delivery = json.dumps([json.loads(message), "", keys.DEFAULT_QUEUE])
+    redis_client.hset(keys.unacked(), "tag", delivery)
+    scope = "model:typo@1a2b3c4d"
+    set_hold(redis_client, scope, "model_refused", by="w-1@host")
+    set_hold(redis_client, "model:mine@1a2b3c4d", "tariff")
+    ran = run("cancel", submitted, "--yes", REDIS_URL=redis_url)
+    removed, left, held = ran.err.splitlines()
+    assert removed == "removed messages: 0 (chunks: 0, runs: 0)"
+    assert left.startswith("workers hold messages: 1; ")
+    assert "within 270 s" in left
+    assert held.startswith(f"{scope} is held: that ends by itself within 5 minutes")
 
 
 def test_a_directory_without_a_run_is_one_line_and_stays_as_it_is(
