@@ -25,10 +25,11 @@ def held(shared: Shared, workers: Sequence[Worker]) -> Iterator[str]:
         )
         is_used = not hold.account or not accounts or hold.account in accounts
         scope, every_s = printable(hold.scope), PROBE_EVERY.total_seconds()
-        yield "  " + _remedy(hold, is_used=is_used).format(scope=scope, every_s=every_s)
+        remedy = _remedy(hold, is_used=is_used, is_awaited=hold.is_awaited(shared.asked_at))
+        yield "  " + remedy.format(scope=scope, every_s=every_s)
 
 
-def _remedy(hold: Hold, *, is_used: bool) -> str:
+def _remedy(hold: Hold, *, is_used: bool, is_awaited: bool) -> str:
     if not is_used and hold.is_operators:
         return _("no worker uses this account any more: `qaworker hold release {scope}` clears it")
     if not is_used:
@@ -50,6 +51,11 @@ def _remedy(hold: Hold, *, is_used: bool) -> str:
             ),
         }
         return texts.get(hold.reason) or _("`qaworker hold release {scope}` lets it go on")
+    if not is_awaited:
+        return _(
+            "no worker has work for it: the next call tries it, or it ends by itself within 5 minutes"
+            " (`qaworker hold release {scope}` ends it at once)"
+        )
     if hold.reason == "halted":
         return _(
             "correct the account: one call every {every_s:g} s tries it, and work goes on by itself"

@@ -53,6 +53,8 @@ def set_(*, scope: str, reason: str, as_json: bool) -> int:
 
     Workers notice within seconds. Calls on the wire end; chunks wait in the queue.
     """
+    if not reason.strip():
+        raise click.UsageError("REASON is empty: say why, for who is on call next")
     values = settings.load()
     with runs.outcomes_redis(values) as redis:
         name = scopes.scope_of(scope, values, scopes.accounts_in_use(redis))
@@ -80,18 +82,20 @@ def release(*, scope: str, as_json: bool) -> int:
     values = settings.load()
     with runs.outcomes_redis(values) as redis:
         name = scopes.scope_of(scope, values, scopes.accounts_in_use(redis))
+        hold = holds.hold_of(redis, name)
         was_held = holds.release(redis, name)
         others = [hold.scope for hold in holds.holds(redis)]
     waiting = _waiting(values)
     if as_json:
         _print_json({"scope": name, "was_held": was_held, "waiting": waiting, "held": others})
     elif was_held:
-        goes_on = (
-            "its own command, given again, goes on"
-            if holds.run_of(name)
-            else "calls go on within seconds"
-            f" (messages waiting: {'not known' if waiting is None else waiting})"
-        )
+        if hold is not None and hold.reason == holds.BUDGET:
+            goes_on = "its budget is still spent: its own command takes a larger --budget"
+        elif holds.run_of(name):
+            goes_on = "its own command, given again, goes on"
+        else:
+            known = "not known" if waiting is None else waiting
+            goes_on = f"calls go on within seconds (messages waiting: {known})"
         click.echo(f"released {name}: {goes_on}")
         if others:
             click.echo(f"still held: {', '.join(map(printable, others))}")
@@ -118,15 +122,21 @@ def _listed(found: Sequence[Hold], now: float) -> str:
             f"{spoken(max(0, now - hold.since))} ago",
             printable(hold.by),
             printable(hold.reason),
-            # A run is not tried: its budget is no matter of time.
-            _NOT_NOW
-            if hold.is_operators or hold.kind == "run"
-            else f"in {spoken(max(0, hold.probe_at - now))}",
+            _next_try(hold, now),
             printable(hold.detail) or _NOT_NOW,
         )
         for hold in found
     ]
     return table(headings, rows)
+
+
+def _next_try(hold: Hold, now: float) -> str:
+    # A run is not tried: its budget is no matter of time.
+    if hold.is_operators or hold.kind == "run":
+        return _NOT_NOW
+    if not hold.is_awaited(now):
+        return "nobody waits"
+    return f"in {spoken(max(0, hold.probe_at - now))}"
 
 
 def _print_json(value: Any) -> None:

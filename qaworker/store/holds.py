@@ -26,6 +26,8 @@ BUDGET_UNKNOWN: Final = "budget_unknown"
 UNPRICED: Final = "price_unknown"
 """Why a run is held whose budget nobody can reckon with."""
 PROBE_EVERY: Final = timedelta(seconds=15)
+# A worker with somebody waiting looks every second.
+_TRIED_WITHIN_S: Final = 5.0
 LONGEST_DETAIL: Final = 300
 
 # KEYS[1] -> holds (Hash)
@@ -115,6 +117,10 @@ class Hold(BaseModel):
     def is_operators(self) -> bool:
         """Whether only an operator releases it."""
         return self.by == OPERATOR
+
+    def is_awaited(self, now: float) -> bool:
+        """Whether somebody waits for it to end, by the clock of Redis: each try puts off the next."""
+        return now - self.probe_at < _TRIED_WITHIN_S
 
     @property
     def kind(self) -> str:

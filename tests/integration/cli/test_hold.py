@@ -74,10 +74,18 @@ def test_what_a_worker_holds_says_why_and_when_it_is_tried(
     assert listed[0].keys() == {"scope", "reason", "detail", "by", "since", "probe_at"}
     assert hold("list").out.splitlines()[2].split()[-2:] == ["-", "-"], "a run is not tried"
     released = hold("release", "run:kiln")
-    assert "its own command, given again, goes on" in released.out
+    assert "its budget is still spent: its own command takes a larger --budget" in released.out
     assert released.out.endswith(f"still held: {scope}\n")
     as_json = json.loads(hold("release", scope, "--json").out)
     assert as_json == {"scope": scope, "was_held": True, "waiting": 0, "held": []}
+
+
+@pytest.mark.parametrize("reason", ["", " "])
+def test_a_hold_without_a_reason_is_refused(hold: Run, redis_client: Redis, reason: str) -> None:
+    ran = hold("set", "account", reason)
+    assert (ran.code, ran.out) == (2, "")
+    assert "REASON is empty" in ran.err
+    assert holds(redis_client) == []
 
 
 @pytest.mark.parametrize("action", [["set", "gpt-5-mini", "why"], ["release", "gpt-5-mini"]])

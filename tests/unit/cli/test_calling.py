@@ -16,8 +16,11 @@ NOW = 1000.0
 WORKERS = [Worker("qa_worker-1@here", "here", 1, 101, "systemd", "consuming", account=OWN)]
 
 
-def held(scope: str, reason: str, *, by: str = "host:1", detail: str = "") -> list[str]:
-    hold = Hold(scope=scope, reason=reason, detail=detail, by=by, since=NOW - 750, probe_at=NOW)
+def held(
+    scope: str, reason: str, *, by: str = "host:1", detail: str = "", probe_at: float = NOW
+) -> list[str]:
+    times = {"since": NOW - 750, "probe_at": probe_at}
+    hold = Hold(scope=scope, reason=reason, detail=detail, by=by, **times)
     return list(calling.held(Shared(NOW, [hold]), WORKERS))
 
 
@@ -44,6 +47,12 @@ def test_a_hold_says_what_ends_it(scope: str, reason: str, by: str, words: list[
     _, remedy = held(scope, reason, by=by)
     for word in [*words, f"`qaworker hold release {scope}`"]:
         assert word in remedy
+
+
+def test_a_hold_that_nobody_waits_for_is_said_to_end() -> None:
+    _, remedy = held(f"model:typo@{OWN}", "model_refused", probe_at=NOW - 10)
+    assert remedy.strip().startswith("no worker has work for it: ")
+    assert "15 s" not in remedy
 
 
 def test_a_budget_is_raised_and_not_released() -> None:
