@@ -271,6 +271,8 @@ def _tell(redis: Redis, owner: Owner, say: Say) -> None:
     for owned in running.values():
         beat = beats.get(owned.pid)
         state = f"{beat.state}, {beat.log_level}" if beat else owned.state
+        if beat and beat.state == "quiet":  # it was told to consume, and obeys with its next beats
+            state = _("was quiet, consumes within 10 s, {level}").format(level=beat.log_level)
         say(f"  qa_worker-{owned.number}@{HOST}  {owned.pid}  {state}")
 
 

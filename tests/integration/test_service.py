@@ -216,6 +216,15 @@ def test_a_start_ends_quiet_and_a_stop_does_not(
         assert fleet.is_quiet(redis_client, name) == is_quiet
 
 
+def test_a_start_says_that_who_was_quiet_consumes_soon(
+    values: Settings, redis_client: Redis, said: list[str]
+) -> None:
+    service.start(values, Wish(workers=1), said.append)
+    heartbeats.beat(redis_client, beat(1).model_copy(update={"state": "quiet"}))
+    service.start(values, Wish(workers=1), said.append)
+    assert "was quiet, consumes within 10 s, " in said[-1]
+
+
 def test_a_stop_by_force_does_not_wait_for_a_restart(values: Settings, said: list[str]) -> None:
     hold = "import sys; from pathlib import Path; from qaworker.owners.lock import locked\n"
     hold += "with locked(Path(sys.argv[1]), 'restart'): print(flush=True); sys.stdin.read()"
