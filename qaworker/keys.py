@@ -87,9 +87,9 @@ def probe() -> str:
     return f"{PREFIX}probe"
 
 
-def cancelled(run_id: str) -> str:
-    """String: when a run was cancelled, in seconds; expires after a day."""
-    return f"{PREFIX}cancelled:{run_id}"
+def cancelled(run_id: str | None) -> str:
+    """String: when a run (None: every run) was cancelled, in seconds; expires after a day."""
+    return f"{PREFIX}cancelled:{run_id or 'all'}"
 
 
 def holds() -> str:

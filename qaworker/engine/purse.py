@@ -278,21 +278,28 @@ class Purse:
         else:
             reason = BUDGET
             why = f"{dollars(state.spent_micros)} of {dollars(state.budget_micros)} spent"
-        await self._holds.set_hold(run_scope(run_id), reason, detail=why)
-        # Whoever opens or raises a budget does that first, and releases the hold then: read in the
-        # other order, one of the two is sure to see the other.
-        now = (await self._budgets.reserve(run_id, ())).state
+        now = await self._hold(run_id, reason, why)
         if now.covers(micros):
             await self._holds.release(run_scope(run_id))
             self._wake.set()
         else:
             self._held_runs.add(run_id)
 
+    async def _hold(self, run_id: str, reason: str, why: str) -> State:
+        """Hold a run, unless it was cancelled and nobody is left to release it."""
+        await self._holds.set_hold(run_scope(run_id), reason, detail=why)
+        # Whoever opens or raises a budget, or cancels its run, does that first, and releases the hold
+        # then: read in the other order, one of the two is sure to see the other.
+        now = (await self._budgets.reserve(run_id, ())).state
+        if now.is_cancelled:
+            await self._holds.release(run_scope(run_id))
+        return now
+
     async def _hold_unpriced(self, run_id: str, error: ConfigError) -> Never:
         """Hold a run that nobody here can reckon for, and wait for its work to be stopped."""
         while True:
             try:
-                await self._holds.set_hold(run_scope(run_id), UNPRICED, detail=str(error))
+                await self._hold(run_id, UNPRICED, str(error))
                 self._held_runs.add(run_id)
             except StoreUnavailable as away:
                 log.warning("hold_not_set", run=run_id, error=str(away))

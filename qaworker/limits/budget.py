@@ -40,6 +40,8 @@ class State:
     spent_micros: int
     reserved_micros: int
     """For calls under way."""
+    is_cancelled: bool = False
+    """Whether the run was cancelled since a command of its own opened the budget."""
 
     @property
     def free_micros(self) -> int:
@@ -153,7 +155,13 @@ def _source() -> str:
 
 
 def _keys(run_id: str) -> list[str]:
-    return [keys.budget(run_id), keys.budget_reservations(run_id), keys.budget_charged(run_id)]
+    return [
+        keys.budget(run_id),
+        keys.budget_reservations(run_id),
+        keys.budget_charged(run_id),
+        keys.cancelled(run_id),
+        keys.cancelled(None),
+    ]
 
 
 def _arguments(
@@ -173,5 +181,6 @@ def _arguments(
 
 
 def _parsed(answer: Any) -> tuple[State, int]:
-    budget, spent, reserved, granted = answer
-    return State(None if budget == _LEAVE else budget, spent, reserved), granted
+    budget, spent, reserved, granted, is_cancelled = answer
+    found = State(None if budget == _LEAVE else budget, spent, reserved, bool(is_cancelled))
+    return found, granted

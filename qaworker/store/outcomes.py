@@ -28,9 +28,6 @@ from qaworker.store.dead_letters import DeadLetter
 
 log = logs.get(__name__)
 
-# In the place of a run's id: of every run there is.
-ALL_RUNS: Final = "all"
-
 # A dead worker's messages return to the queue after as long (the transport's visibility timeout).
 CLAIM_TTL = timedelta(seconds=40)
 
@@ -309,5 +306,5 @@ class OutcomeReader:
     def cancelled_at(self, run_id: str) -> float:
         """When, by :meth:`now_s`, the run or every run was last cancelled; 0 for never."""
         with store_errors():
-            marks = self._redis.mget([keys.cancelled(run_id), keys.cancelled(ALL_RUNS)])
+            marks = self._redis.mget([keys.cancelled(run_id), keys.cancelled(None)])
         return max(float(mark or 0) for mark in marks)

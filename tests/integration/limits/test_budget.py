@@ -16,6 +16,7 @@ from redis.asyncio import Redis as AsyncRedis
 from qaworker import keys
 from qaworker.errors import StoreUnavailable
 from qaworker.limits.budget import Budgets, Granted, Settlement, State, open_budget, state
+from qaworker.store.connections import now_s
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
@@ -231,6 +232,23 @@ def test_a_budget_can_be_lowered(redis_url: str, redis_client: Redis) -> None:
     settled = [Settlement(one, 60) for one in granted.reservations]
     more = with_budgets(redis_url, lambda budgets: reserve(budgets, [30, 1], settled))
     assert more.state == State(150, 120, 30)
+
+
+@pytest.mark.parametrize("run_id", [RUN, None])
+def test_a_run_is_cancelled_until_its_command_opens_the_budget_again(
+    redis_url: str, redis_client: Redis, run_id: str | None
+) -> None:
+    async def is_cancelled(budgets: Budgets) -> bool:
+        return (await budgets.reserve(RUN, ())).state.is_cancelled
+
+    opened(redis_client, 100)
+    assert not with_budgets(redis_url, is_cancelled)
+    redis_client.set(keys.cancelled(run_id), repr(now_s(redis_client)))
+    for _ in range(2):
+        assert with_budgets(redis_url, is_cancelled)
+    opened(redis_client, 100)
+    for _ in range(2):
+        assert not with_budgets(redis_url, is_cancelled)
 
 
 @pytest.mark.parametrize("spent", [0, 70])

@@ -276,6 +276,8 @@ class FakeBudgets:
         self.open: dict[str, tuple[str, int]] = {}
         """Reservation -> its run and micro-dollars."""
         self.trips = 0
+        self.cancelled: set[str] = set()
+        """Runs that were, since their budget was opened."""
         self.is_away = False
         self._numbers = count()
 
@@ -284,7 +286,9 @@ class FakeBudgets:
 
     def state(self, run_id: str) -> State:
         reserved = sum(micros for run, micros in self.open.values() if run == run_id)
-        return State(self.budget.get(run_id), self.spent[run_id], reserved)
+        return State(
+            self.budget.get(run_id), self.spent[run_id], reserved, run_id in self.cancelled
+        )
 
     async def reserve(
         self, run_id: str, asked: Sequence[str], settled: Sequence[BudgetSettlement] = ()

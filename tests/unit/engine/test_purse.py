@@ -288,6 +288,27 @@ def test_a_budget_that_is_raised_while_the_hold_is_set_is_not_held() -> None:
     assert holds.held == {}
 
 
+@pytest.mark.parametrize("model", [MODEL, "unpriced"])
+def test_a_run_that_is_cancelled_while_the_hold_is_set_is_not_held(model: str) -> None:
+    class Cancelled(FakeHolds):
+        async def set_hold(
+            self, scope: str, reason: str, *, detail: str = "", by: str = ""
+        ) -> bool:
+            budgets.cancelled.add(RUN)  # by a command, which found no hold to release
+            return await super().set_hold(scope, reason, detail=detail, by=by)
+
+    budgets, holds, generator = FakeBudgets(run=1), Cancelled(), FakeGenerator()
+
+    async def scenario() -> None:
+        async with engine(generator, budgets, holds) as made:
+            assert await made.process(budgeted(batch(chunk(), model=model))) == {}
+
+    run(scenario())
+    assert holds.releases == [run_scope(RUN)]
+    assert holds.held == {}
+    assert generator.calls == []
+
+
 def test_a_run_whose_budget_redis_has_lost_is_held_for_its_command_to_open_it() -> None:
     budgets, holds, generator = FakeBudgets(), FakeHolds(), FakeGenerator()
 
