@@ -113,7 +113,7 @@ def requeued(run_id: str) -> str:
 
 
 def budget(run_id: str) -> str:
-    """Hash: budget, spent and reserved micro-dollars of a run that has a budget; expires."""
+    """Hash: budget, spent and reserved micro-dollars of a run, and when it was opened; expires."""
     return f"{PREFIX}budget:{run_id}"
 
 
