@@ -13,6 +13,7 @@ from qaworker.cli import progress, runs, spending
 from qaworker.cli.request import read_request, request_options
 from qaworker.client.intake import prepare
 from qaworker.errors import ExitCode
+from qaworker.llm.addresses import account
 from qaworker.store import heartbeats
 
 
@@ -59,7 +60,8 @@ def command(
         processes = max(1, len(heartbeats.living(redis))) if use_celery else 1
         plan = spending.plan_of(console, values, request, ledger, redis, processes)
         is_confirmed = yes or (budget or ledger.budget_micros) is not None
-        spending.confirm(console, values, plan, is_confirmed=is_confirmed)
+        if not spending.is_wanted(console, values, plan, is_confirmed=is_confirmed):
+            return ExitCode.INTERRUPTED
         limit = spending.open_budget(values, ledger, redis, budget)
         if broker is not None:
             if celery_workers:
@@ -68,7 +70,9 @@ def command(
             code = runs.drive(console, driver, ledger, held=runs.Held(redis, request.model))
         else:
             driver = stack.enter_context(runs.local_driver(values, ledger, redis, limit))
-            code = runs.drive(console, driver, ledger)
+            own = account(values.openai_base_url, values.openai_api_key.get_secret_value())
+            held = runs.Held(redis, request.model, own=own)
+            code = runs.drive(console, driver, ledger, held=held)
         if code is not ExitCode.OK:
             return code
         seconds = time.monotonic() - started_at

@@ -19,13 +19,14 @@ from qaworker.cli import progress
 from qaworker.client.budget import Budget
 from qaworker.client.driver import CHUNKS_PER_TASK, Driver
 from qaworker.client.senders import QUEUE_OF, QueueSender, Sender
-from qaworker.errors import ExitCode, StoreUnavailable
+from qaworker.errors import ExitCode, ModelRefused, StoreUnavailable
 from qaworker.exports.files import export
 from qaworker.exports.summary import summarize
 from qaworker.models import GenerationConfig
 from qaworker.settings import Settings
 from qaworker.store import heartbeats, holds
 from qaworker.store.connections import connect, require
+from qaworker.store.holds import Hold
 from qaworker.store.ledger import Ledger
 from qaworker.store.outcomes import OutcomeReader
 
@@ -106,33 +107,55 @@ class Held:
     """Finds out why nothing moves."""
 
     def __init__(
-        self, redis: Redis, model: str, *, clock: Callable[[], float] = time.monotonic
+        self,
+        redis: Redis,
+        model: str,
+        *,
+        own: str = "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begin to watch; ``model`` is the run's."""
+        """Begin to watch.
+
+        Args:
+            redis: of the outcomes.
+            model: the run's.
+            own: the account, where this process calls; empty where workers do.
+            clock: seconds that never go back.
+        """
         self._redis = redis
         self._model = model
+        self._own = own
         self._clock = clock
         self._awaited_until = clock() + BEATS_WITHIN_S
 
     def __call__(self) -> Sequence[str]:
         """Empty while workers call, or nobody knows."""
         try:
-            living = heartbeats.living(self._redis)
+            living = [] if self._own else heartbeats.living(self._redis)
             found = holds.holds(self._redis)
         except StoreUnavailable:
             return ()
-        if not living and self._clock() >= self._awaited_until:
+        if not (living or self._own) and self._clock() >= self._awaited_until:
             told = "start them with `qaworker worker`; the run waits for them"
             return [f"no worker process answers: {told}"]
-        accounts = {beat.account for beat in living}
+        accounts = {self._own} if self._own else {beat.account for beat in living}
         whom = dict.fromkeys(map(holds.account_scope, accounts), "nobody") | {
             holds.model_scope(account, self._model): f"no {self._model}" for account in accounts
         }
         return [
-            f"workers call {whom[hold.scope]} for now: {hold.detail or hold.reason}"
+            f"workers call {whom[hold.scope]} for now: {hold.detail or hold.reason}{_remedy(hold)}"
             for hold in found
             if hold.scope in whom
         ]
+
+
+def _remedy(hold: Hold) -> str:
+    if hold.reason != ModelRefused.reason:
+        return ""
+    return (
+        "; if the name is wrong: Ctrl-C, `qaworker cancel RUN_DIR`, then the right --model with"
+        " another --output"
+    )
 
 
 def drive(
@@ -144,14 +167,17 @@ def drive(
     timeout_s: float | None = None,
 ) -> ExitCode:
     """Bring a run to its end, showing how it goes; OK, TRY_AGAIN after a time-out, or INTERRUPTED."""
+    before = ledger.counts()
     try:
-        with progress.running(console, ledger.counts(), held) as on_progress:
+        with progress.running(console, before, held) as on_progress:
             complete = driver.run(on_progress, timeout_s=timeout_s)
     except KeyboardInterrupt:
         complete = False
         code = ExitCode.INTERRUPTED
     else:
         code = ExitCode.OK if complete else ExitCode.TRY_AGAIN
+    if complete and 0 < before.settled == before.chunks:
+        console.print("complete already: nothing was sent")
     if not complete:
         counts = ledger.counts()
         console.print(

@@ -77,8 +77,8 @@ def plan_of(
     return replace(plan, chunks=chunks, known=chunks - (plan.chunks - plan.known))
 
 
-def confirm(console: Console, settings: Settings, plan: Plan, *, is_confirmed: bool) -> None:
-    """Show the plan in a line, and ask whether to go on where it costs much.
+def is_wanted(console: Console, settings: Settings, plan: Plan, *, is_confirmed: bool) -> bool:
+    """Show the plan in a line, and ask whether to go on where it costs much; what was answered.
 
     Without a terminal nobody is asked, and it goes on: a nightly run must not hang, nor fail on the
     day its data has grown. What bounds a script is a budget.
@@ -88,16 +88,17 @@ def confirm(console: Console, settings: Settings, plan: Plan, *, is_confirmed: b
         settings: of this command.
         plan: of the run.
         is_confirmed: somebody said so already, or gave a budget.
-
-    Raises:
-        Abort: they want it not.
     """
     if plan.calls:
         console.print(planned.plan_line(plan), markup=False, soft_wrap=True)
     cost_micros = plan.cost_micros or 0
     is_large = cost_micros > settings.confirm_usd * MICROS
-    if is_large and not is_confirmed and sys.stdin.isatty() and console.is_terminal:
-        click.confirm(f"spend about {dollars(cost_micros)}?", err=True, abort=True)
+    if not is_large or is_confirmed or not (sys.stdin.isatty() and console.is_terminal):
+        return True
+    if click.confirm(f"spend about {dollars(cost_micros)}?", err=True):
+        return True
+    console.print("nothing was sent")
+    return False
 
 
 def open_budget(settings: Settings, ledger: Ledger, redis: Redis, micros: int | None) -> Budget:

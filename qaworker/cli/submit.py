@@ -39,7 +39,8 @@ def command(*, budget: int | None, yes: bool, as_json: bool, **options: Any) -> 
         processes = max(1, len(heartbeats.living(redis)))
         plan = spending.plan_of(console, values, request, ledger, redis, processes)
         is_confirmed = yes or (budget or ledger.budget_micros) is not None
-        spending.confirm(console, values, plan, is_confirmed=is_confirmed)
+        if not spending.is_wanted(console, values, plan, is_confirmed=is_confirmed):
+            return ExitCode.INTERRUPTED
         limit = spending.open_budget(values, ledger, redis, budget)
         driver = runs.queue_driver(ledger, redis, broker, limit, ready_tasks=None)
         sent = 0

@@ -42,3 +42,19 @@ def test_a_hold_that_concerns_the_run_is_told(
     heartbeats.beat(redis_client, beat)
     set_hold(redis_client, scope, "halted", detail="no quota", by="host:1")
     assert list(Held(redis_client, "gpt-5-mini")()) == said
+    assert list(Held(redis_client, "gpt-5-mini", own="1a2b3c4d")()) == said
+
+
+def test_a_command_that_calls_by_itself_waits_for_no_worker(redis_client: Redis) -> None:
+    now_s = 0.0
+    held = Held(redis_client, "gpt-5-mini", own="1a2b3c4d", clock=lambda: now_s)
+    now_s = BEATS_WITHIN_S
+    assert list(held()) == []
+
+
+def test_a_model_that_is_refused_is_said_to_be_corrected(redis_client: Redis) -> None:
+    scope = "model:typo@1a2b3c4d"
+    set_hold(redis_client, scope, "model_refused", detail="asked by run 7: 404", by="host:1")
+    [line] = Held(redis_client, "typo", own="1a2b3c4d")()
+    for word in ("no typo for now: asked by run 7: 404", "Ctrl-C", "cancel RUN_DIR", "--output"):
+        assert word in line

@@ -45,7 +45,9 @@ def test_the_plan_is_the_first_line_and_no_line_where_nothing_is_left_to_ask(
     first = run(*given, **env)
     assert first.code == 0, first.err
     assert first.err.splitlines()[0].startswith("plan: 1 chunks, 1 calls; ")
-    assert "plan:" not in run(*given, **env).err
+    again = run(*given, **env).err
+    assert "plan:" not in again
+    assert again.splitlines()[0] == "complete already: nothing was sent"
 
 
 def test_without_a_terminal_nobody_is_asked(run: Run, env: dict[str, str], dataset: Path) -> None:
@@ -93,6 +95,7 @@ def test_in_a_terminal_a_person_is_asked_where_it_costs_much(
     assert ("spend about $" in shown) is is_asked, shown
     is_sent = answer == "y" or not is_asked
     assert ran.returncode == (0 if is_sent else 130), shown
+    assert ("nothing was sent" in shown) is not is_sent
     assert api.stats()["calls"] == int(is_sent)
 
 
