@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from qaworker import logs, settings
-from qaworker.cli import progress, runs, spending
+from qaworker.cli import amounts, progress, runs, spending
 from qaworker.errors import ConfigError, ExitCode
 from qaworker.store.ledger import Ledger
 
@@ -19,7 +19,7 @@ from qaworker.store.ledger import Ledger
 @click.option(
     "--timeout", type=click.FloatRange(0), help="Seconds to wait.  [default: as long as it takes]"
 )
-@spending.budget_option
+@amounts.budget_option
 @click.option("--json", "as_json", is_flag=True, help="Print the summary on standard output.")
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens.")
 def command(

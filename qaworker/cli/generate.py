@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from qaworker import logs, settings
-from qaworker.cli import progress, runs, spending
+from qaworker.cli import amounts, progress, runs, spending
 from qaworker.cli.request import read_request, request_options
 from qaworker.client.intake import prepare
 from qaworker.errors import ExitCode
@@ -25,8 +25,8 @@ from qaworker.store import heartbeats
 @click.option(
     "--celery-workers", type=click.IntRange(1), help="Say so when fewer worker processes answer."
 )
-@spending.budget_option
-@spending.yes_option
+@amounts.budget_option
+@amounts.yes_option
 @click.option("--json", "as_json", is_flag=True, help="Print the summary on standard output.")
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens.")
 def command(

@@ -13,7 +13,7 @@ from redis import Redis
 from rich.console import Console
 
 from qaworker import logs, settings
-from qaworker.cli import progress, scopes
+from qaworker.cli import amounts, progress, scopes
 from qaworker.cli.request import read_request, request_options
 from qaworker.client.intake import Intake, Request
 from qaworker.client.planning import (
@@ -28,7 +28,7 @@ from qaworker.client.planning import (
 from qaworker.errors import ExitCode, RunDirectoryError, StoreUnavailable
 from qaworker.limits.rates import Rates, rate_table
 from qaworker.limits.states import limiter_states
-from qaworker.llm.prices import dollars, price_of, unknown_price
+from qaworker.llm.prices import dollars, price_of, require_price, unknown_price
 from qaworker.settings import Settings
 from qaworker.status.spans import spoken
 from qaworker.store import heartbeats
@@ -45,16 +45,28 @@ _REDIS_TIMEOUT_S: Final = 2.0
 @request_options
 @click.option("--use-celery", is_flag=True, help="Reckon with the worker processes that answer.")
 @click.option("--celery-workers", type=click.IntRange(1), help="Reckon with so many of them.")
+@amounts.budget_option
+@amounts.yes_option
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-def command(*, use_celery: bool, celery_workers: int | None, as_json: bool, **options: Any) -> int:
+def command(
+    *,
+    use_celery: bool,
+    celery_workers: int | None,
+    budget: int | None,
+    as_json: bool,
+    yes: bool,  # noqa: ARG001, an option of generate; here nobody is asked
+    **options: Any,
+) -> int:
     """Show what `generate` with the same options will take: calls, tokens, dollars and time.
 
     Nothing is sent, spent or written. What the run or Redis knows already costs nothing; without
-    Redis all is taken for new.
+    Redis all is taken for new. With --budget it says whether the rest of the run fits in so much.
     """
     values = settings.load()
     logs.configure("warning", values.log_format)
     request, directory = read_request(values, options)
+    if budget is not None:
+        require_price(request.model, values.prices_file)
     console = progress.console()
     with ExitStack() as stack:
         redis = _redis(stack, console, values)
@@ -72,7 +84,10 @@ def command(*, use_celery: bool, celery_workers: int | None, as_json: bool, **op
             soft_wrap=True,
         )
     read = {"documents": intake.documents, "skipped_rows": intake.skipped_rows}
-    click.echo(json.dumps(read | described(plan)) if as_json else page(plan, **read))
+    if as_json:
+        click.echo(json.dumps(read | described(plan, budget)))
+    else:
+        click.echo(page(plan, budget=budget, **read))
     return ExitCode.OK
 
 
@@ -152,7 +167,7 @@ def plan_line(plan: Plan) -> str:
     return "; ".join(parts)
 
 
-def page(plan: Plan, *, documents: int, skipped_rows: int) -> str:
+def page(plan: Plan, *, documents: int, skipped_rows: int, budget: int | None = None) -> str:
     """Everything a person could want."""
     skipped = f", {skipped_rows:,} bad rows left out" if skipped_rows else ""
     known = f", {plan.known:,} of them known already" if plan.known else ""
@@ -166,11 +181,13 @@ def page(plan: Plan, *, documents: int, skipped_rows: int) -> str:
         "cost": _cost(plan),
         "time": _time(plan),
     }
+    if budget is not None:
+        rows["budget"] = _fit(plan, budget)
     return "\n".join(f"{name:<15}{value}" for name, value in rows.items())
 
 
-def described(plan: Plan) -> dict[str, Any]:
-    """Everything a program could want; dollars are numbers, null where there is no price."""
+def described(plan: Plan, budget: int | None = None) -> dict[str, Any]:
+    """Everything a program could want; dollars are numbers, null where there is none."""
     return {
         "model": plan.terms.model,
         "chunks": plan.chunks,
@@ -181,6 +198,7 @@ def described(plan: Plan) -> dict[str, Any]:
         "most_output_tokens": plan.most_output_tokens,
         "dollars": None if plan.cost_micros is None else plan.cost_micros / 1e6,
         "most_dollars": None if plan.most_micros is None else plan.most_micros / 1e6,
+        "budget_dollars": None if budget is None else budget / 1e6,
         "seconds": round(plan.seconds, 1),
         "bound_by": plan.bound_by,
         "rpm": plan.terms.rates.rpm,
@@ -196,6 +214,14 @@ def _cost(plan: Plan) -> str:
     if plan.cost_micros is None or plan.most_micros is None:
         return "price unknown"
     return f"about {dollars(plan.cost_micros)}, at most {dollars(plan.most_micros)}"
+
+
+def _fit(plan: Plan, budget: int) -> str:
+    if budget >= (plan.most_micros or 0):
+        return f"{dollars(budget)}: all of it fits"
+    if budget >= (plan.cost_micros or 0):
+        return f"{dollars(budget)}: it fits if answers are as long as is expected"
+    return f"{dollars(budget)}: too little; the run will be held, and go on with a larger one"
 
 
 def _time(plan: Plan) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from datetime import timedelta
-from decimal import Decimal, InvalidOperation
-from typing import Any, Final
 
 import click
 from redis import Redis
@@ -21,38 +19,6 @@ from qaworker.settings import Settings
 from qaworker.store.connections import connect
 from qaworker.store.ledger import Ledger
 from qaworker.store.outcomes import OutcomeReader
-
-# More than anybody has, and less than Redis counts exactly.
-_MOST: Final = 1_000_000_000
-
-
-class Dollars(click.ParamType[int]):
-    """An amount of dollars, as whole micro-dollars."""
-
-    name = "USD"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Read it; fails with a usage error."""
-        if isinstance(value, int):
-            return value
-        try:
-            amount = Decimal(str(value).removeprefix("$"))
-        except InvalidOperation:
-            amount = Decimal("nan")
-        micros = int(amount * MICROS) if amount.is_finite() and amount <= _MOST else 0
-        if micros <= 0:
-            self.fail(f"{value!r} is no amount of dollars above 0", param, ctx)
-        return micros
-
-
-budget_option = click.option(
-    "--budget",
-    type=Dollars(),
-    help="Spend no more dollars than so many on this run; then it is held.",
-)
-yes_option = click.option(
-    "-y", "--yes", is_flag=True, help="Do not ask, whatever the plan says it will cost."
-)
 
 
 def check(settings: Settings, model: str, budget: int | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from qaworker import logs, settings
-from qaworker.cli import progress, runs, spending
+from qaworker.cli import amounts, progress, runs, spending
 from qaworker.cli.request import read_request, request_options
 from qaworker.client.intake import prepare
 from qaworker.errors import ExitCode
@@ -18,8 +18,8 @@ from qaworker.store import heartbeats
 
 @click.command("submit")
 @request_options
-@spending.budget_option
-@spending.yes_option
+@amounts.budget_option
+@amounts.yes_option
 @click.option("--json", "as_json", is_flag=True, help="Print the run as JSON.")
 def command(*, budget: int | None, yes: bool, as_json: bool, **options: Any) -> int:
     """Enqueue all of a dataset and return; prints the run directory, for `qaworker collect`.

@@ -85,6 +85,19 @@ def test_the_page_says_by_what_it_is_bound() -> None:
     assert "none: nothing is to be asked" in page(plan(calls=0), documents=7, skipped_rows=0)
 
 
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        (4_691_200, "$4.70: all of it fits"),
+        (3_000_000, "$3.00: it fits if answers are as long as is expected"),
+        (1_000_000, "$1.00: too little; the run will be held, and go on with a larger one"),
+    ],
+)
+def test_a_budget_is_said_to_suffice_or_not(budget: int, said: str) -> None:
+    shown = page(plan(), documents=7, skipped_rows=0, budget=budget)
+    assert shown.endswith(f"\nbudget         {said}")
+
+
 @pytest.fixture
 def nowhere(tmp_path: Path) -> str:
     """The address of a Redis that is not there."""
@@ -124,7 +137,8 @@ def test_it_takes_the_options_of_generate(run: Run, dataset: Path, nowhere: str)
     assert figures("--batch-chunks", "5")["calls"] == 1
     assert figures("--max-docs", "1")["chunks"] == 1
     assert figures("--use-celery", "--celery-workers", "4")["calls_in_flight"] == 2048
-    assert figures("--use-celery")["calls_in_flight"] == 512
+    assert figures("--use-celery", "--yes")["calls_in_flight"] == 512
+    assert figures("--budget", "1.5")["budget_dollars"] == 1.5
     assert (figures(QAWORKER_RPM="7")["rpm"], figures(QAWORKER_TPM="0")["tpm"]) == (7, 0)
 
 
