@@ -28,6 +28,7 @@ _OF_OTHERS: Final = frozenset(
 )
 # What an owner adds to the hard limit before it uses force: by then a worker has ended itself.
 STOP_GRACE_S = 30.0
+_LAST_PORT: Final = 65_535
 
 
 class Settings(Variables):
@@ -72,9 +73,20 @@ class Settings(Variables):
     @classmethod
     def _has_one_form(cls, url: str) -> str:
         """Without the slash at its end: it is compared, and it is recorded with every run."""
-        if urlsplit(url).username is not None:
+        parts = urlsplit(url.strip())
+        if parts.username is not None:
             raise ValueError("must name no user and no password: put the key into OPENAI_API_KEY")
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("must be like http://127.0.0.1:8000/v1")
         return url.strip().rstrip("/")
+
+    @field_validator("exporter_listen")
+    @classmethod
+    def _is_listened_at(cls, text: str) -> str:
+        host, _, port = text.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > _LAST_PORT:
+            raise ValueError("must be HOST:PORT, like 127.0.0.1:9808 or [::1]:9808")
+        return text
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -213,10 +225,13 @@ def misspelt() -> list[str]:
 
 
 def _complaint(error: ValidationError) -> ConfigError:
-    first = error.errors(include_url=False)[0]
-    name = ".".join(str(part) for part in first["loc"])
-    text = first["msg"].removeprefix("Value error, ")
-    return ConfigError(f"{name}: {text}" if name else text)
+    """One line for each wrong value."""
+    lines = []
+    for each in error.errors(include_url=False):
+        name = ".".join(str(part) for part in each["loc"])
+        text = each["msg"].removeprefix("Value error, ")
+        lines.append(f"{name}: {text}" if name else text)
+    return ConfigError("\n".join(lines))
 
 
 def _defaults(error: ValidationError) -> dict[str, Any]:

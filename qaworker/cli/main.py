@@ -79,6 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
     except QAWorkerError as error:
         from qaworker.logs import redact  # here, as --help does without structlog
 
-        print(f"qaworker: {redact(str(error))}", file=sys.stderr)  # noqa: T201, for a person
+        for line in redact(str(error)).splitlines():
+            print(f"qaworker: {line}", file=sys.stderr)  # noqa: T201, for a person
         return int(error.exit_code)
     return int(result or 0)

@@ -47,6 +47,11 @@ VALUES: dict[str, tuple[str, str, object]] = {
 WRONG = [
     ("REDIS_URL", "localhost:6379"),
     ("CELERY_BROKER_URL", "amqp://localhost"),
+    ("OPENAI_BASE_URL", "localhost:8000"),
+    ("OPENAI_BASE_URL", "http:///v1"),
+    ("QAWORKER_EXPORTER_LISTEN", "foo"),
+    ("QAWORKER_EXPORTER_LISTEN", ":9808"),
+    ("QAWORKER_EXPORTER_LISTEN", "127.0.0.1:70000"),
     ("QAWORKER_MODEL", ""),
     ("QAWORKER_POOL", "gevent"),
     ("QAWORKER_THREADS", "0"),
@@ -99,6 +104,15 @@ def test_a_wrong_value_is_one_line_that_names_the_variable(
     with pytest.raises(ConfigError, match=variable) as caught:
         settings.load()
     assert "\n" not in str(caught.value)
+
+
+def test_each_wrong_value_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QAWORKER_THREADS", "many")
+    monkeypatch.setenv("OPENAI_BASE_URL", "localhost:8000")
+    with pytest.raises(ConfigError) as caught:
+        settings.load()
+    named = [line.partition(":")[0] for line in str(caught.value).splitlines()]
+    assert sorted(named) == ["OPENAI_BASE_URL", "QAWORKER_THREADS"]
 
 
 def test_an_unknown_variable_is_of_no_concern(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,14 @@ def test_check_says_whether_a_worker_could_start(run: Run, env: dict[str, str], 
         assert ran.out == ""
 
 
+def test_each_wrong_setting_is_a_line(run: Run) -> None:
+    ran = run("config", "--check", OPENAI_BASE_URL="localhost:8000", QAWORKER_EXPORTER_LISTEN="foo")
+    assert (ran.code, ran.out) == (78, "")
+    begins = ["qaworker: OPENAI_BASE_URL: must be ", "qaworker: QAWORKER_EXPORTER_LISTEN: must be "]
+    for line, begin in zip(ran.err.splitlines(), begins, strict=True):
+        assert line.startswith(begin)
+
+
 def test_check_warns_of_names_that_mean_nothing(run: Run, tmp_path: Path) -> None:
     (tmp_path / "env").write_text("QAWORKER_TREADS=8\nQAWORKER_MODEL=m\n", encoding="utf-8")
     env = {"QAWORKER_ENV_FILE": str(tmp_path / "env"), "QAWORKER_INSTANCE": "/run/qaworker"}
