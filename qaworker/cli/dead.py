@@ -16,9 +16,19 @@ from qaworker import settings
 from qaworker.cli import asking, runs
 from qaworker.cli.spans import span
 from qaworker.cli.table import printable, table
-from qaworker.errors import ExitCode
+from qaworker.errors import (
+    AnswerInvalid,
+    AnswerTruncated,
+    ChunkTooLarge,
+    ExitCode,
+    InternalFault,
+    MessageInvalid,
+    ProviderUnavailable,
+    RequestRefused,
+    WorkerDied,
+)
 from qaworker.status.spans import spoken
-from qaworker.store.dead_letters import DeadLetter, DeadLetters, Selection
+from qaworker.store.dead_letters import UNREADABLE, DeadLetter, DeadLetters, Selection
 
 _AS_JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 _YES: Final = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
@@ -33,6 +43,25 @@ _FILTERS: Final = (
 _DETAIL_SHOWN: Final = 60
 _DIGEST_SHOWN: Final = 12
 _RAW_SHOWN: Final = 2_000
+_REASONS: Final = sorted(
+    {
+        UNREADABLE,
+        *(
+            kind.reason
+            for kind in (
+                AnswerInvalid,
+                AnswerTruncated,
+                ChunkTooLarge,
+                InternalFault,
+                MessageInvalid,
+                ProviderUnavailable,
+                RequestRefused,
+                WorkerDied,
+            )
+        ),
+    }
+)
+"""What chunks and messages die of; a letter of another version may say something else."""
 _NONE: Final = "there is no such dead letter"
 _SEE: Final = "see `qaworker dead list`"
 
@@ -59,7 +88,7 @@ def command() -> None:
 def list_(*, as_json: bool, **filters: Any) -> int:
     """List dead letters, the newest first."""
     with runs.outcomes_redis(settings.load()) as redis:
-        letters = list(DeadLetters(redis).find(_selection(**filters)))
+        letters = _found(DeadLetters(redis), _selection(**filters))
     if as_json:
         _print_json([letter.model_dump(mode="json", exclude={"raw"}) for letter in letters])
     else:
@@ -73,7 +102,7 @@ def list_(*, as_json: bool, **filters: Any) -> int:
 def show(*, as_json: bool, **filters: Any) -> int:
     """Show dead letters with their inputs: the chunk, or the bytes of what is no message."""
     with runs.outcomes_redis(settings.load()) as redis:
-        letters = list(DeadLetters(redis).find(_selection(**filters)))
+        letters = _found(DeadLetters(redis), _selection(**filters))
     if as_json:
         _print_json([letter.model_dump(mode="json") for letter in letters])
     else:
@@ -96,7 +125,7 @@ def requeue(*, yes: bool, as_json: bool, **filters: Any) -> int:
 
     values = settings.load()
     with runs.outcomes_redis(values) as redis:
-        letters = list(DeadLetters(redis).find(_selection(**filters)))
+        letters = _found(DeadLetters(redis), _selection(**filters))
         if not _confirmed(letters, "send them again?", yes=yes):
             return ExitCode.INTERRUPTED
         done = send_again(redis, letters, timedelta(days=values.outcome_days))
@@ -121,7 +150,7 @@ def discard(*, yes: bool, as_json: bool, **filters: Any) -> int:
     """Throw dead letters away; their chunks stay dead."""
     with runs.outcomes_redis(settings.load()) as redis:
         store = DeadLetters(redis)
-        letters = list(store.find(_selection(**filters)))
+        letters = _found(store, _selection(**filters))
         if not _confirmed(letters, "throw them away?", yes=yes):
             return ExitCode.INTERRUPTED
         discarded = store.remove(letters)
@@ -148,6 +177,23 @@ def _selection(
         raise click.UsageError("a DIGEST is empty: give how it begins, or none for all")
     run_id = run_id_of(Path(run)) if run is not None and Path(run).is_dir() else run
     return Selection(digests, run_id, reason, older_than, newer_than)
+
+
+def _found(store: DeadLetters, selection: Selection) -> list[DeadLetter]:
+    """The letters selected; says what a person may have mistyped where there is none.
+
+    Raises:
+        UsageError: nothing dies of this reason.
+    """
+    letters = list(store.find(selection))
+    if not letters and selection.reason not in {None, *_REASONS}:
+        raise click.UsageError(
+            f"nothing dies of {selection.reason}: give one of {', '.join(_REASONS)}"
+        )
+    run_id = selection.run_id
+    if not letters and run_id is not None and not any(store.find(Selection(run_id=run_id))):
+        click.echo(f"run {printable(run_id)} left none: is that its id?", err=True)
+    return letters
 
 
 def _confirmed(letters: Sequence[DeadLetter], question: str, *, yes: bool) -> bool:

@@ -221,6 +221,16 @@ def test_without_a_terminal_nothing_happens_unasked(
     assert left(redis_client) == letters
 
 
+@pytest.mark.parametrize("action", ["list", "discard"])
+@pytest.mark.usefixtures("letters")
+def test_what_is_mistyped_is_not_taken_for_all_is_well(dead: Run, action: str) -> None:
+    ran = dead(action, "--reason", "foo")
+    assert (ran.code, ran.out) == (2, "")
+    assert "nothing dies of foo: give one of internal, invalid, " in ran.err
+    assert "run nope left none: is that its id?" in dead(action, "--run", "nope").err
+    assert "left none" not in dead(action, "--run", "run-1", "--reason", "truncated").err
+
+
 @pytest.mark.parametrize("action", ["requeue", "discard"])
 def test_what_is_not_there_is_said_and_fails(
     dead: Run, letters: list[DeadLetter], redis_client: Redis, action: str
