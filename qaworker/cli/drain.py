@@ -12,11 +12,14 @@ from rich.console import Console
 
 from qaworker import logs, settings
 from qaworker.cli import progress, runs
+from qaworker.cli.table import printable
 from qaworker.errors import ExitCode, QAWorkerError
 from qaworker.store import fleet, heartbeats
 from qaworker.store.heartbeats import Beat
 
 POLL_S = 0.5
+# A task may take minutes, and nobody should wonder meanwhile.
+TELL_EVERY_S = 10.0
 # What becomes of workers that were told, and how that is said.
 SAID = {
     "quiet": "is quiet",
@@ -107,6 +110,7 @@ class _Watch:
 
     def wait(self, redis: Redis, timeout_s: float | None) -> None:
         """Say of each worker what becomes of it; raises StoreUnavailable."""
+        told_at = time.monotonic()
         give_up_at = None if timeout_s is None else time.monotonic() + timeout_s
         with self._console.status("waiting for the workers") as status:
             while True:
@@ -114,6 +118,10 @@ class _Watch:
                 if not self.pending or (give_up_at is not None and time.monotonic() >= give_up_at):
                     return
                 status.update("; ".join(f"{b.name}: {_holdings(b)}" for b in self.pending.values()))
+                if time.monotonic() - told_at >= TELL_EVERY_S:
+                    told_at = time.monotonic()
+                    for beat in self.pending.values():
+                        _say(self._console, f"{beat.name}: {_holdings(beat)}")
                 time.sleep(POLL_S)
 
     def _look(self, redis: Redis) -> None:
@@ -141,7 +149,8 @@ class _Watch:
 def _holdings(beat: Beat) -> str:
     if not beat.tasks:
         return "not obeyed yet"
-    return f"tasks: {beat.tasks}, the oldest for {beat.oldest_task_s:.0f} s"
+    held = f", which waits for a hold ({printable(beat.held)})" if beat.held else ""
+    return f"tasks: {beat.tasks}, the oldest for {beat.oldest_task_s:.0f} s{held}"
 
 
 def _say(console: Console, text: str) -> None:

@@ -11,6 +11,8 @@ import pytest
 from redis import Redis
 
 from qaworker import keys
+from qaworker.cli import drain
+from qaworker.cli.main import main
 from qaworker.store import heartbeats
 from qaworker.store.heartbeats import FRESH_S, Beat, Farewell
 from tests.support.commands import LONGEST_S, Run
@@ -59,6 +61,18 @@ def test_it_waits_for_each_and_says_what_became_of_it(
     assert drain.returncode == 1
     assert f"{NAMES[0]} is quiet" in err
     assert f"{NAMES[1]} does not answer any more" in err
+
+
+def test_a_wait_that_is_long_says_for_whom_and_why(
+    workers: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    beat(workers, NAMES[0], tasks=2, oldest_task_s=7, held="model_refused: no such model")
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(drain, "TELL_EVERY_S", 0.1)
+    assert main(["drain", "--worker", NAMES[0], "--timeout", "1"]) == 75
+    said = f"{NAMES[0]}: tasks: 2, the oldest for 7 s, which waits for a hold (model_refused: "
+    assert capsys.readouterr().err.count(said) > 1
 
 
 def test_what_still_has_tasks_is_waited_for_later(workers: Redis, run: Run, redis_url: str) -> None:
