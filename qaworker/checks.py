@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from qaworker import runtime
 from qaworker.app import configuration
-from qaworker.errors import QAWorkerError
+from qaworker.errors import ProviderUnavailable, QAWorkerError
 from qaworker.llm.client import check_model
 from qaworker.logs import redact
 from qaworker.owners import choosing
@@ -136,7 +136,10 @@ def _owner(owner: Owner | None, needed_s: float) -> str:
 
 async def _api(settings: Settings) -> str:
     async with runtime.provider(settings) as client:
-        await check_model(client, settings.model)
+        try:
+            await check_model(client, settings.model)
+        except ProviderUnavailable as error:
+            raise CheckFailed(f"{error}: start it, or correct OPENAI_BASE_URL") from error
     return f"{settings.openai_base_url} offers {settings.model}"
 
 

@@ -81,7 +81,8 @@ def translate(error: Exception, model: str, private: Sequence[str] = ()) -> Call
         refused.is_free = error.status_code not in _GATEWAY_TIMEOUTS
         return refused
     cause = error.__cause__ or error
-    what = _quotable(str(cause), private) or type(cause).__name__
+    # aiohttp says so of every connection, those without TLS too.
+    what = _quotable(str(cause).replace(" ssl:default", ""), private) or type(cause).__name__
     unanswered = ProviderUnavailable(_short(f"no answer from the API: {what}"))
     unanswered.is_free = _was_never_sent(error)
     return unanswered

@@ -34,6 +34,9 @@ def test_each_check_is_one_line_and_one_failure_is_exit_1(run: Run, nowhere: str
         "disk": "OK",
     }
     assert (ran.code, ran.err) == (1, "")
+    [_, _, said] = lines[CHECKS.index("api")]
+    assert said.endswith(": start it, or correct OPENAI_BASE_URL")
+    assert "ssl:default" not in said
 
 
 def test_a_missing_key_is_a_finding(run: Run, nowhere: str) -> None:
