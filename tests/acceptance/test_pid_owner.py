@@ -288,10 +288,10 @@ def test_a_wrong_setting_of_the_workers_is_said_with_their_last_line(
     site: Site, operate: Operate
 ) -> None:
     site.simulate()
-    operator = operate(OPENAI_BASE_URL="nowhere")
+    operator = operate(QAWORKER_LIMITS_FILE="nowhere.json")
     refused = operator.run("start", "-w", "1")
     assert refused.code == 78
-    assert "OPENAI_BASE_URL" in refused.complaint
+    assert "QAWORKER_LIMITS_FILE" in refused.complaint
     assert operator.run("status").code == 1
     operator.do("stop")
     assert operator.run("status").code == 3
