@@ -31,6 +31,14 @@ STOP_GRACE_S = 30.0
 _LAST_PORT: Final = 65_535
 
 
+def host_and_port(text: str) -> tuple[str, int]:
+    """The parts of ``HOST:PORT``, where the host may be ``[::1]``; raises ValueError."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > _LAST_PORT:
+        raise ValueError("must be HOST:PORT, like 127.0.0.1:9808 or [::1]:9808")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
 class Settings(Variables):
     """Everything that differs between installations."""
 
@@ -83,9 +91,7 @@ class Settings(Variables):
     @field_validator("exporter_listen")
     @classmethod
     def _is_listened_at(cls, text: str) -> str:
-        host, _, port = text.rpartition(":")
-        if not host or not port.isdecimal() or int(port) > _LAST_PORT:
-            raise ValueError("must be HOST:PORT, like 127.0.0.1:9808 or [::1]:9808")
+        host_and_port(text)
         return text
 
     @model_validator(mode="after")

@@ -11,9 +11,9 @@ import click
 from qaworker import logs, settings
 from qaworker.errors import ConfigError, ExitCode
 from qaworker.exporter.looking import Looking
-from qaworker.exporter.serving import Tls, serving, split_address
+from qaworker.exporter.serving import Tls, serving
 from qaworker.notify import notify
-from qaworker.settings import Settings
+from qaworker.settings import Settings, host_and_port
 from qaworker.store.connections import connect
 
 log = logs.get(__name__)
@@ -36,7 +36,10 @@ def command(listen: str | None) -> int:
     """
     values = settings.load()
     logs.configure(values.log_level, values.log_format)
-    address = split_address(listen or values.exporter_listen)
+    try:
+        address = host_and_port(listen or values.exporter_listen)
+    except ValueError as error:
+        raise ConfigError(f"--listen {error}") from error
     tls = _tls(values)
     redis = connect(values.redis_url, timeout_s=REDIS_TIMEOUT_S)
     broker = connect(values.broker_url, timeout_s=REDIS_TIMEOUT_S) if values.broker_url else redis

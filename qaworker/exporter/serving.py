@@ -19,7 +19,6 @@ from qaworker.logs import redact
 
 # Whoever connects and says nothing keeps a thread for so long.
 PATIENCE_S: Final = 10.0
-_LAST_PORT: Final = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +29,6 @@ class Tls:
     key: Path
     client_ca: Path | None = None
     """Of those whose certificates let a client in; None lets everybody in."""
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """Host and port of ``HOST:PORT``; IPv6 as ``[::1]:9808``.
-
-    Raises:
-        ConfigError: it is of another form.
-    """
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > _LAST_PORT:
-        raise ConfigError(f"{text} is not HOST:PORT: correct --listen, or QAWORKER_EXPORTER_LISTEN")
-    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import pytest
 
 from qaworker import heart, settings
 from qaworker.errors import ConfigError, NotAllowed
-from qaworker.settings import Settings
+from qaworker.settings import Settings, host_and_port
 from qaworker.variables import OPENAI_URL
 
 VALUES: dict[str, tuple[str, str, object]] = {
@@ -291,3 +291,17 @@ def test_the_table_has_a_line_for_every_variable() -> None:
 def test_settings_never_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         settings.load().threads = 1  # type: ignore[misc]  # what is shown
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("127.0.0.1:9808", ("127.0.0.1", 9808)), ("[::1]:0", ("::1", 0)), ("host:1", ("host", 1))],
+)
+def test_an_address(text: str, address: tuple[str, int]) -> None:
+    assert host_and_port(text) == address
+
+
+@pytest.mark.parametrize("text", ["", "9808", ":9808", "host", "host:", "host:http", "host:70000"])
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(ValueError, match="HOST:PORT"):
+        host_and_port(text)

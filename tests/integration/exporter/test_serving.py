@@ -24,7 +24,7 @@ from qaworker import keys
 from qaworker.errors import ConfigError
 from qaworker.exporter.families import MOST_WORKERS, families
 from qaworker.exporter.looking import Looking
-from qaworker.exporter.serving import Tls, serving, split_address
+from qaworker.exporter.serving import Tls, serving
 from qaworker.store import counters, heartbeats, holds
 from qaworker.store.connections import connect
 from qaworker.store.counters import MOST_MODELS, Counts
@@ -322,17 +322,3 @@ def test_a_port_that_is_taken(redis_url: str) -> None:
         address = (HERE[0], taken.getsockname()[1])
         with pytest.raises(ConfigError, match="in use"), serving(address, look):
             pass
-
-
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [("127.0.0.1:9808", ("127.0.0.1", 9808)), ("[::1]:0", ("::1", 0)), ("host:1", ("host", 1))],
-)
-def test_an_address(text: str, address: tuple[str, int]) -> None:
-    assert split_address(text) == address
-
-
-@pytest.mark.parametrize("text", ["", "9808", ":9808", "host", "host:", "host:http", "host:70000"])
-def test_what_is_no_address(text: str) -> None:
-    with pytest.raises(ConfigError, match="HOST:PORT"):
-        split_address(text)
