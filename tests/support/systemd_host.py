@@ -135,7 +135,9 @@ class SystemdHost(Container):
         self.systemctl("stop", UMBRELLA, INSTANCES, EXPORTER)
         self.run("systemctl", "reset-failed")
         self.run("rm", "-f", "/run/qaworker.env")
+        # A test may have removed it.
         self.write(KEY_FILE, "")
+        self.run("chmod", "600", KEY_FILE)
         self.configure()
         with Redis.from_url(self.redis_server.url) as redis:
             redis.flushall()
