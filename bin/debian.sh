@@ -10,6 +10,7 @@ missing() {
   command -v dbus-daemon >/dev/null || echo dbus
   command -v logrotate >/dev/null || echo logrotate
   command -v msgfmt >/dev/null || echo gettext
+  command -v openssl >/dev/null || echo openssl
   command -v prometheus >/dev/null || echo prometheus
   command -v prometheus-alertmanager >/dev/null || echo prometheus-alertmanager
   command -v prometheus-node-exporter >/dev/null || echo prometheus-node-exporter
