@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import pytest
+import structlog
 from redis import Redis
 
 from tests.support.redis_server import RedisServer
 from tests.support.simulators import SimulatorProcess
 from tests.support.workers import WorkerProcess
 
+OURS = structlog.stdlib.ProcessorFormatter
 IS_CI = os.environ.get("CI") == "true"
+# A shell ignores SIGINT for what it starts in the background, and so would every process of a test.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -28,6 +34,19 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         report.outcome = "failed"
         report.longrepr = f"skipped in CI: {report.longreprtext}"
     return report
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """Undo what a command that a test ran in this process made of the logging of all that follow."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    structlog.reset_defaults()
+    logging.captureWarnings(capture=False)
+    root.setLevel(level)
+    for handler in [each for each in root.handlers if type(each.formatter) is OURS]:
+        root.removeHandler(handler)
 
 
 class StartWorker(Protocol):
