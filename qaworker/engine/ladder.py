@@ -30,7 +30,7 @@ from typing import Protocol
 
 from qaworker import logs
 from qaworker.engine.gate import Gates, Passes
-from qaworker.engine.health import Health
+from qaworker.engine.health import Health, Trial
 from qaworker.engine.line import Passage
 from qaworker.engine.meter import Meter
 from qaworker.engine.prompt import HandedBack, Prompt
@@ -167,12 +167,12 @@ class Ladder:
             passes, passage, money, company = await self._enter(prompt, tokens)
         with company, passage, money:
             self.calls_in_flight += 1
-            began_at_s = _now_s()
+            trial = self._health.begin()
             try:
                 async with prompt.calling(self._call_timeout_s):
                     answer = await self._generate(prompt, cap_factor=cap_factor)
             except CallError as error:
-                self._meter.failed(prompt.model, _now_s() - began_at_s, error)
+                self._meter.failed(prompt.model, _now_s() - trial.began_at_s, error)
                 prompt.failed_for = error.reason
                 # What the provider took for a call that it says nothing of stays charged in full.
                 if error.usage is not None or isinstance(error, ProviderThrottled):
@@ -181,24 +181,24 @@ class Ladder:
                     money.give_back()
                 money.charge(error.usage or Usage())
                 prompt.usage += error.usage or Usage()
-                self._failed(prompt, error, passes, began_at_s)
+                self._failed(prompt, error, passes, trial)
                 raise
             finally:
                 self.calls_in_flight -= 1
-            self._meter.answered(prompt.model, _now_s() - began_at_s, answer.usage)
+            self._meter.answered(prompt.model, _now_s() - trial.began_at_s, answer.usage)
             passage.settle(_total(answer.usage))
             money.charge(answer.usage)
-        self._answered(passes, began_at_s)
+        self._answered(passes, trial)
         prompt.usage += answer.usage
         self._turnstile.report(prompt.model, answer.reported)
         return answer
 
-    def _answered(self, passes: Passes, began_at_s: float) -> None:
-        self._health.note(is_available=True)
-        self._answered_call_began_at_s[passes.model_name] = began_at_s
+    def _answered(self, passes: Passes, trial: Trial) -> None:
+        self._health.answered()
+        self._answered_call_began_at_s[passes.model_name] = trial.began_at_s
         self._gates.answered(passes)
 
-    def _failed(self, prompt: Prompt, error: CallError, passes: Passes, began_at_s: float) -> None:
+    def _failed(self, prompt: Prompt, error: CallError, passes: Passes, trial: Trial) -> None:
         """Learn what a failed call shows of the account, the model and the provider.
 
         Raises:
@@ -212,13 +212,13 @@ class Ladder:
                 error.run_id = prompt.run_id
             self._gates.refused(error, passes)
         elif isinstance(error, ProviderUnavailable):
-            if self._is_down(prompt, passes):
+            if self._is_down(prompt, passes, trial):
                 down = ProviderDown(str(error))
                 self._gates.refused(down, passes)
                 raise down from error
         elif not isinstance(error, (InternalFault, ProviderThrottled)):
             # The provider did answer: the account works.
-            self._answered(passes, began_at_s)
+            self._answered(passes, trial)
 
     def _is_refused_alone(self, prompt: Prompt) -> bool:
         """Whether it is the prompt that is refused, and neither the account nor the model."""
@@ -228,15 +228,14 @@ class Ladder:
         prompt.refused_at_s = _now_s()
         return prompt.refusals >= MOST_REFUSALS
 
-    def _is_down(self, prompt: Prompt, passes: Passes) -> bool:
+    def _is_down(self, prompt: Prompt, passes: Passes, trial: Trial) -> bool:
         """Whether a call that the provider was not available for is one of an outage."""
         if not self._gates.honour(passes):
             return True
         if self._gates.account.halted_by is not None:
             prompt.probes += 1
             return prompt.probes < MOST_PROBES
-        self._health.note(is_available=False)
-        if self._health.is_down():
+        if self._health.failed(trial):
             self._health.forget()
             return True
         return self._is_left_alone(prompt)
