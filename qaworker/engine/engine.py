@@ -34,6 +34,7 @@ from qaworker.errors import HaltError, StoreUnavailable
 from qaworker.llm.prices import Price
 from qaworker.models import Chunk, Outcome
 from qaworker.store.counters import Counts
+from qaworker.store.holds import Hold
 from qaworker.store.outcomes import Claims, Notice, OutcomeStore, settles
 
 log = logs.get(__name__)
@@ -41,6 +42,9 @@ log = logs.get(__name__)
 RETRY_S = 1.0
 # A small part of a task's soft limit, and more than the pauses of a queue that runs empty.
 ADMITTED_S = 30.0
+# What waits for a held model goes back to the queue after as long, for others are behind it; of the
+# next that comes a probe is made.
+HELD_S = 30.0
 # As many chunks may come before the limiter has said how long they wait.
 MOST_UNDECIDED = 32
 
@@ -82,9 +86,7 @@ class Engine:
         self._turnstile = turnstile
         self._gates = Gates()
         self.held_runs = HeldRuns(shared.holds.holds, self._stop_run)
-        self.holding = Holding(
-            self._gates, shared.holds, shared.account, on_look=self.held_runs.match
-        )
+        self.holding = Holding(self._gates, shared.holds, shared.account, on_look=self._heed)
         self.purse = Purse(shared.budgets, shared.holds, self.held_runs, shared.price)
         counts = Counts()
         self._meter = Meter(counts, shared.price)
@@ -166,6 +168,18 @@ class Engine:
         for work in self._working:
             work.give_back()
 
+    def _heed(self, holds: Sequence[Hold]) -> None:
+        """Stop what is not to be waited for here: of runs that are held, and of a model for long."""
+        self.held_runs.match(holds)
+        now_s = asyncio.get_running_loop().time()
+        for work in self._working:
+            if self._gates.of(work.batch.model).halted_by is None:
+                work.held_since_s = None
+            elif work.held_since_s is None:
+                work.held_since_s = now_s
+            elif now_s - work.held_since_s >= HELD_S:
+                work.stop()
+
     def _stop_run(self, run_id: str) -> None:
         for work in self._working:
             if work.batch.run_id == run_id:
@@ -174,7 +188,8 @@ class Engine:
     async def process(self, batch: Batch) -> dict[str, Outcome]:
         """The outcomes of a batch by digest; a digest without one goes back to the queue.
 
-        That of a run in ``held_runs`` is left to its client. After the soft limit no call begins; at
+        That of a run in ``held_runs`` is left to its client. After the soft limit no call begins, nor
+        after HELD_S for a model that is held; at
         the hard limit those on the wire are cancelled. What was answered is written before this
         returns, even if that takes longer.
 

@@ -17,6 +17,8 @@ class Work:
     is_arriving: bool = True
     """Whether nobody knows yet how much of it is to be asked for."""
     is_stopping: bool = False
+    held_since_s: float | None = None
+    """When its model was first seen held, by the loop's clock; None while it is not."""
     prompts: list[Prompt] = field(default_factory=list)
     spent: dict[str, Spent] = field(default_factory=dict)
     """By digest: what its run spent on a chunk, as known when its prompt last ended."""

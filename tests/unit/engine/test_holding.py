@@ -175,6 +175,35 @@ def test_a_model_that_is_refused_holds_that_model_for_all() -> None:
     assert all(call.model != wrong for call in generators[1].calls)
 
 
+def test_what_waits_for_a_held_model_makes_way_for_others_and_goes_on_when_it_is_released() -> None:
+    """A worker has so many threads, and behind messages for a mistyped model wait those of others."""
+    wrong, mended_s = "gpt-5-mni", 100.0
+
+    def reply(call: Call) -> Answer | Exception:
+        is_refused = call.model == wrong and call.at_s < mended_s
+        return ModelRefused("no such model") if is_refused else answer(call.chunks)
+
+    generator = FakeGenerator(reply)
+    holds = FakeHolds()
+
+    async def scenario() -> list[float]:
+        given_back_s = []
+        async with engines(holds, generator) as (engine,):
+            made = batch(*map(chunk, range(3)), model=wrong)
+            while not (outcomes := await engine.process(made)):
+                given_back_s.append(now_s())
+            assert len(outcomes) == 3
+            assert holds.held == {}
+        return given_back_s
+
+    given_back_s = run(scenario())
+    assert given_back_s == pytest.approx([31, 61, 91], abs=5)
+    # Meanwhile it was tried as often as ever.
+    refused = [call for call in generator.calls if call.at_s < mended_s]
+    assert len([call for call in refused if call.at_s > 2]) == 6
+    assert resumed_of(generator, mended_s) < mended_s + 16
+
+
 def bare() -> HaltError:
     """As of a firewall before the provider, which answers 403 to some word of the text."""
     error = HaltError("the API answered 403")
