@@ -136,8 +136,8 @@ class OutcomeStore:
 
     def __init__(self, redis: AsyncRedis, *, owner: str, keep: timedelta) -> None:
         self._redis = redis
-        source = resources.files(__package__).joinpath("claim.lua").read_text(encoding="utf-8")
-        self._claim: Any = redis.register_script(source)
+        self._claim: Any = redis.register_script(_script("claim.lua"))
+        self._settle = _script("settle.lua")
         # A process that starts anew with the same number is a stranger to its predecessor's claims.
         self._owner = f"{owner}:{secrets.token_hex(4)}"
         self._keep = keep
@@ -226,23 +226,18 @@ class OutcomeStore:
     async def write(self, notices: Sequence[Notice], counts: Portion) -> None:
         """Store new outcomes, give up their claims, tell the runs, and count, in one round trip.
 
-        Given once more with the same portion, as nobody knows whether it arrived, it counts once.
+        Of a chunk that another process settled meanwhile, as this one was taken for dead, the outcome
+        stays, unless that is dead. Given once more with the same portion, as nobody knows whether it arrived, it counts once.
         """
-        counts = counts.settling(
-            {n.digest: n.outcome.kind for n in notices if n.outcome is not None}
-        )
+        new = [(notice, notice.outcome) for notice in notices if notice.outcome is not None]
+        counts = counts.settling({notice.digest: outcome.kind for notice, outcome in new})
         with store_errors():
             async with self._redis.pipeline(transaction=True) as pipe:
                 counts.add_to(pipe, self._owner)
+                if new:
+                    self._put(pipe, new)
                 told: dict[str, list[str]] = {}
                 for notice in notices:
-                    if notice.outcome is not None:
-                        pipe.set(keys.outcome(notice.digest), encode(notice.outcome), ex=self._keep)
-                        pipe.delete(
-                            keys.claim(notice.digest),
-                            keys.takers(notice.digest),
-                            keys.spent(notice.run_id, notice.digest),
-                        )
                     if notice.letter is not None:
                         dead_letters.put(pipe, notice.letter, self._keep)
                     if notice.run_id:
@@ -253,6 +248,26 @@ class OutcomeStore:
                 problem, *_ = await pipe.execute()
         if problem:
             log.warning("counts_refused", error=problem.decode())
+
+    def _put(self, pipe: Any, new: Sequence[tuple[Notice, Outcome]]) -> None:
+        names = [
+            name
+            for notice, _ in new
+            for name in (
+                keys.outcome(notice.digest),
+                keys.takers(notice.digest),
+                keys.claim(notice.digest),
+                keys.spent(notice.run_id, notice.digest),
+                keys.letter(notice.run_id, notice.digest),
+            )
+        ]
+        texts = [part for _, one in new for part in (encode(one), int(one.kind != "dead"))]
+        keep_s = int(self._keep.total_seconds())
+        pipe.eval(self._settle, len(names), *names, self._owner, keep_s, *texts)
+
+
+def _script(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 class OutcomeReader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from qaworker.errors import ConfigError, StoreUnavailable
 from qaworker.models import Outcome, QAPair, Usage
 from qaworker.store.connections import check_writable, connect, connect_async, require
 from qaworker.store.counters import CHUNKS, REDELIVERIES, Counts, counted
+from qaworker.store.dead_letters import DeadLetter
 from qaworker.store.outcomes import (
     CLAIM_TTL,
     TAKERS_TTL,
@@ -50,8 +52,14 @@ def ok(digest: str, run_id: str = "run", text: str = TEXTS["en"]) -> Outcome:
     )
 
 
-def dead(digest: str, run_id: str) -> Outcome:
-    return Outcome(digest=digest, kind="dead", reason="invalid", run_id=run_id)
+def dead(digest: str, run_id: str, detail: str = "") -> Outcome:
+    return Outcome(digest=digest, kind="dead", reason="invalid", detail=detail, run_id=run_id)
+
+
+def letter_for(outcome: Outcome) -> DeadLetter:
+    return DeadLetter(
+        digest=outcome.digest, run_id=outcome.run_id, reason=outcome.reason, died_at=time.time()
+    )
 
 
 def with_stores(
@@ -276,6 +284,49 @@ def test_a_claim_that_expires_while_its_owner_lives_is_no_death(
         return (await there.claim(["d1"], "run")).deaths
 
     assert with_stores(redis_url, scenario, owners=("here", "there")) == {}
+
+
+@pytest.mark.parametrize("first", ["frozen", "successor"])
+@pytest.mark.parametrize(
+    ("kinds", "stays"), [("ok ok", 0), ("ok dead", 0), ("dead ok", 1), ("dead dead", 0)]
+)
+def test_of_two_processes_that_asked_for_a_chunk_the_first_answer_stays(
+    redis_url: str, redis_client: Any, first: str, kinds: str, stays: int
+) -> None:
+    """One is frozen while it asks, for longer than its claim lasts, and its message comes again."""
+    written = [
+        ok("d1", text=f"answer {n}") if kind == "ok" else dead("d1", "run", detail=f"{n}")
+        for n, kind in enumerate(kinds.split())
+    ]
+    # A requeued chunk: what is to be replaced is no outcome of these two.
+    store(redis_client, dead("d1", "earlier"))
+
+    async def scenario(frozen: OutcomeStore, successor: OutcomeStore) -> None:
+        assert (await frozen.claim(["d1"], "run")).claimed == ("d1",)
+        redis_client.delete(keys.claim("d1"))  # as when it expires
+        assert (await successor.claim(["d1"], "run")).claimed == ("d1",)
+        for one in (frozen, successor) if first == "frozen" else (successor, frozen):
+            await frozen.renew(["d1"])  # it does not know better
+            outcome = written.pop(0)
+            letter = None if outcome.kind == "ok" else letter_for(outcome)
+            await one.write([Notice("d1", "run", outcome, letter)], NOTHING)
+
+    expected = written[stays]
+    with_stores(redis_url, scenario, owners=("frozen", "successor"))
+    assert OutcomeReader(redis_client).fetch(["d1"]) == {"d1": expected}
+    assert redis_client.lrange(keys.done("run"), 0, -1) == [b"d1", b"d1"]
+
+
+def test_an_outcome_is_stored_though_redis_forgot_who_claimed(
+    redis_url: str, redis_client: Any
+) -> None:
+    async def scenario(one: OutcomeStore) -> None:
+        await one.claim(["d1"], "run")
+        redis_client.flushall()
+        await one.write([Notice("d1", "run", ok("d1"))], NOTHING)
+
+    with_stores(redis_url, scenario)
+    assert OutcomeReader(redis_client).fetch(["d1"]) == {"d1": ok("d1")}
 
 
 def test_what_a_run_has_spent_is_told_to_its_next_claim_and_to_no_other_run(
