@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from importlib.metadata import version
+from pathlib import Path
 from typing import Final, Literal
 
 from qaworker import logs, runtime
@@ -40,6 +41,8 @@ END_GRACE_S: Final = 5.0
 # systemd grants this much more with each beat of a worker that drains.
 EXTENSION_S: Final = 15
 
+_PAGE_MIB: Final = resource.getpagesize() / 2**20
+
 Mark = Literal["systemd", "supervisor", "pid", "none"]
 
 
@@ -53,13 +56,23 @@ def owner() -> Mark:
 
 
 def resident_mib() -> float:
-    """Resident memory of this process (Linux), else its peak."""
-    try:
-        with open("/proc/self/statm") as statm:  # noqa: PTH123, a kernel file, read every 5 s
-            pages = int(statm.read().split()[1])
-    except OSError:
+    """Resident memory of this process and its children (Linux), else its own peak.
+
+    What a child shares with its parent counts in both.
+    """
+    threads = Path("/proc/self/task").glob("*/children")
+    children = [pid for thread in threads for pid in _words(thread)]
+    pages = [_words(Path("/proc", pid, "statm")) for pid in ("self", *children)]
+    if not pages[0]:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return pages * resource.getpagesize() / 2**20
+    return sum(int(resident) for _, resident, *_ in filter(None, pages)) * _PAGE_MIB
+
+
+def _words(kernel_file: Path) -> list[str]:
+    try:
+        return kernel_file.read_text(encoding="ascii").split()
+    except OSError:  # not Linux, or the thread or the process just ended
+        return []
 
 
 class Heart(threading.Thread):

@@ -64,7 +64,7 @@ def listed(workers: Sequence[Worker]) -> str:
             "-" if worker.memory_mib is None else f"{worker.memory_mib:.0f} MiB",
             _span(worker.heartbeat_age_s),
             worker.tasks,
-            worker.calls_in_flight,
+            "-" if worker.calls_in_flight is None else worker.calls_in_flight,
             f"{worker.calls_waiting} ({spoken(worker.oldest_wait_s)})"
             if worker.calls_waiting
             else "-",

@@ -33,17 +33,20 @@ from qaworker.errors import (
 from qaworker.exporter.looking import Picture
 from qaworker.store import counters
 from qaworker.store.counters import MOST_MODELS, OTHER, Counted, Histogram
-from qaworker.store.heartbeats import Seen
+from qaworker.store.heartbeats import Beat, Seen
 from qaworker.store.holds import BUDGET, BUDGET_UNKNOWN, OPERATOR, UNPRICED, Hold
 
 MOST_WORKERS: Final = 500
 """That are shown: the fleets this is made for have fifty."""
 OUTCOMES: Final = ("ok", "rejected", "dead")
-OPERATOR_PART: Final = "operator_part"
-"""Why one model or run is held that an operator holds: the others go on."""
+OPERATOR_MODEL: Final = "operator_model"
+"""Why one model is held that an operator holds: the others go on."""
+OPERATOR_RUN: Final = "operator_run"
+"""Likewise one run."""
+
+_OPERATORS: Final = {"account": OPERATOR, "model": OPERATOR_MODEL, "run": OPERATOR_RUN}
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
-
 
 HALTS: Final = (HaltError, ModelRefused, ProviderDown)
 REASONS: Final = frozenset(
@@ -61,7 +64,15 @@ REASONS: Final = frozenset(
 )
 """Why a call fails."""
 HOLD_REASONS: Final = frozenset(
-    {*(kind.reason for kind in HALTS), BUDGET, BUDGET_UNKNOWN, OPERATOR, OPERATOR_PART, UNPRICED}
+    {
+        *(kind.reason for kind in HALTS),
+        BUDGET,
+        BUDGET_UNKNOWN,
+        OPERATOR,
+        OPERATOR_MODEL,
+        OPERATOR_RUN,
+        UNPRICED,
+    }
 )
 """Why there is a hold; an operator's are told by what they hold, not by what he wrote."""
 
@@ -119,18 +130,27 @@ def _queues(picture: Picture) -> Iterator[Metric]:
         [((), picture.dead_letters)],
     )
     held = Counter(dict.fromkeys(HOLD_REASONS, 0))
-    held.update(_hold_reason(hold) for hold in picture.holds)
+    held.update(_hold_reason(hold) for hold in _holds_of_somebody(picture))
     yield gauge(
         "held",
-        "Holds there are, by reason: operator is an account's, operator_part one model's or run's.",
+        "Holds there are, by reason: operator is an account's, operator_model and operator_run are one"
+        " model's and one run's. Not those of accounts that no living worker uses, while any lives.",
         ("reason",),
         _labelled(held),
     )
 
 
+def _holds_of_somebody(picture: Picture) -> Iterator[Hold]:
+    """The holds but those of a key that was given up: an operator's would stand for ever."""
+    accounts = {one.beat.account for one in picture.workers if one.is_living}
+    for hold in picture.holds:
+        if not accounts or not hold.account or hold.account in accounts:
+            yield hold
+
+
 def _hold_reason(hold: Hold) -> str:
     if hold.is_operators:
-        return OPERATOR if hold.kind == "account" else OPERATOR_PART
+        return _OPERATORS.get(hold.kind, OTHER)
     return hold.reason if hold.reason in HOLD_REASONS else OTHER
 
 
@@ -140,7 +160,14 @@ def _workers(picture: Picture) -> Iterator[Metric]:
         "workers_expected",
         "Worker processes that are to run, on all hosts.",
         (),
-        [((), picture.expected_workers)],
+        [((), sum(picture.expected_workers.values()))],
+    )
+    yield gauge(
+        "workers_missing",
+        "Worker processes that are to run and are not alive, added up over hosts: more than enough on"
+        " one makes up for none on another.",
+        (),
+        [((), _missing(picture.expected_workers, living))],
     )
     yield gauge(
         "tasks_active",
@@ -150,9 +177,12 @@ def _workers(picture: Picture) -> Iterator[Metric]:
     )
     yield gauge(
         "calls_in_flight",
-        "Calls of living workers that wait for the provider's answer.",
+        "Calls of living workers that wait for the provider's answer; prefork workers do not know"
+        " theirs, and where all are such it is absent.",
         (),
-        [((), sum(beat.calls_in_flight for beat in living))],
+        [((), sum(beat.calls_in_flight for beat in living))]
+        if not living or any(beat.tells_calls for beat in living)
+        else [],
     )
     shown = sorted(picture.workers, key=lambda one: one.age_s)[:MOST_WORKERS]
 
@@ -169,17 +199,22 @@ def _workers(picture: Picture) -> Iterator[Metric]:
     )
     yield gauge(
         "worker_memory_bytes",
-        "Resident memory of a worker's main process.",
+        "Resident memory of a worker's process and its children.",
         ("worker",),
         of_each(lambda one: one.beat.memory_mib * 2**20),
         unit="bytes",
     )
     yield gauge(
         "worker_draining",
-        "1 while a worker finishes what it holds and takes nothing new, as it was told to end.",
+        "1 while a living worker takes nothing new, as it was told to end or to be quiet.",
         ("worker",),
-        of_each(lambda one: one.beat.state == "draining"),
+        of_each(lambda one: one.is_living and one.beat.state != "consuming"),
     )
+
+
+def _missing(expected: Mapping[str, int], living: Iterable[Beat]) -> int:
+    there = Counter(beat.host for beat in living)
+    return sum(max(0, workers - there[host]) for host, workers in expected.items())
 
 
 def _limits(picture: Picture) -> Iterator[Metric]:

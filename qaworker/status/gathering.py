@@ -200,7 +200,7 @@ def _beating(seen: Seen) -> Worker:
         heartbeat_age_s=seen.age_s,
         tasks=beat.tasks,
         oldest_task_s=beat.oldest_task_s,
-        calls_in_flight=beat.calls_in_flight,
+        calls_in_flight=beat.calls_in_flight if beat.tells_calls else None,
         calls_waiting=beat.calls_waiting,
         oldest_wait_s=beat.oldest_wait_s,
         tasks_done=beat.tasks_done,

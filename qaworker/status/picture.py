@@ -36,7 +36,8 @@ class Worker:
     heartbeat_age_s: float | None = None
     tasks: int = 0
     oldest_task_s: float = 0.0
-    calls_in_flight: int = 0
+    calls_in_flight: int | None = 0
+    """None where nobody knows: a prefork pool's children make their calls by themselves."""
     calls_waiting: int = 0
     """For the limiter, or for a free slot."""
     oldest_wait_s: float = 0.0

@@ -51,12 +51,18 @@ class Beat(BaseModel):
     oldest_task_s: float = 0.0
     tasks_done: int = 0
     calls_in_flight: int = 0
+    """Of no meaning where :attr:`tells_calls` is not so."""
     calls_waiting: int = 0
     """For the limiter, or for a free slot."""
     oldest_wait_s: float = 0.0
     chunks_done: int = 0
     held: str = ""
     """Why it calls nobody, while its account is broken."""
+
+    @property
+    def tells_calls(self) -> bool:
+        """Whether it knows of its calls: the children of a prefork pool make theirs by themselves."""
+        return self.pool != "prefork"
 
     @property
     def host(self) -> str:

@@ -19,6 +19,7 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
 from qaworker import keys, logs
+from qaworker.errors import StoreUnavailable
 from qaworker.models import Outcome, Usage, Value
 from qaworker.redis_errors import store_errors
 from qaworker.store import dead_letters
@@ -36,6 +37,9 @@ TAKERS_TTL = timedelta(days=1)
 
 # As many chunks may still die together: from then on only those are blamed that were on the wire.
 SUSPECT_DEATHS: Final = 2
+
+# What Redis says while it refuses every write.
+_PASSING_PROBLEMS: Final = ("MISCONF", "READONLY", "OOM", "NOREPLICAS")
 
 # KEYS[2n+1] -> a claim (String)
 # KEYS[2n+2] -> who took it (Set)
@@ -247,7 +251,7 @@ class OutcomeStore:
                     pipe.expire(keys.done(run_id), self._keep)
                 problem, *_ = await pipe.execute()
         if problem:
-            log.warning("counts_refused", error=problem.decode())
+            _complain(problem.decode())
 
     def _put(self, pipe: Any, new: Sequence[tuple[Notice, Outcome]]) -> None:
         names = [
@@ -264,6 +268,13 @@ class OutcomeStore:
         texts = [part for _, one in new for part in (encode(one), int(one.kind != "dead"))]
         keep_s = int(self._keep.total_seconds())
         pipe.eval(self._settle, len(names), *names, self._owner, keep_s, *texts)
+
+
+def _complain(problem: str) -> None:
+    """Say why something was not counted; raises StoreUnavailable where a later try may be."""
+    if problem.startswith(_PASSING_PROBLEMS):
+        raise StoreUnavailable(f"Redis takes no writes ({problem}): see its log, disk and memory")
+    log.warning("counts_refused", error=problem)
 
 
 def _script(name: str) -> str:

@@ -378,6 +378,25 @@ def test_claimed_names_what_a_process_generates(redis_url: str, redis_client: Re
     assert reader.fetch([]) == {}
 
 
+def test_counts_that_redis_takes_only_later_are_not_lost(redis_url: str, redis_client: Any) -> None:
+    """It refuses all writes for a while, as with a full disk; reads go on."""
+
+    async def scenario(one: OutcomeStore) -> None:
+        counts = Counts()
+        counts.add(REDELIVERIES)
+        portion = counts.take()
+        redis_client.config_set("min-replicas-to-write", 1)
+        try:
+            with pytest.raises(StoreUnavailable, match="NOREPLICAS"):
+                await one.write([], portion)
+        finally:
+            redis_client.config_set("min-replicas-to-write", 0)
+        await one.write([], portion)
+
+    with_stores(redis_url, scenario)
+    assert counted(redis_client).totals[REDELIVERIES] == {(): 1}
+
+
 STORE_CALLS: dict[str, Callable[[OutcomeStore], Awaitable[object]]] = {
     "claim": lambda one: one.claim(["d1"], "run"),
     "take": lambda one: one.take(["d1"]),

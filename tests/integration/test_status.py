@@ -74,7 +74,7 @@ def beat(number: int, *, host: str = HOST, pid: int = NO_PID, **more: Any) -> Be
         number=number,
         host=host,
         pid=pid,
-        pool="threads",
+        pool=more.pop("pool", "threads"),
         started_at=0.0,
         calls_in_flight=more.pop("calls_in_flight", 0),
         chunks_done=more.pop("chunks_done", 0),
@@ -107,6 +107,12 @@ def test_all_workers_that_consume_are_running(settings: Settings, redis_client: 
     ]
     assert seen.tasks == 6
     assert list(seen.log_lines) == [f"line {n}" for n in range(5)]
+
+
+def test_nobody_knows_the_calls_of_a_prefork_pool(settings: Settings, redis_client: Redis) -> None:
+    heartbeats.beat(redis_client, beat(1, pid=101, pool="prefork", tasks=3))
+    seen = gathered(settings, FakeOwner([Owned(1, 101, "running")], 1))
+    assert [one.calls_in_flight for one in seen.workers] == [None]
 
 
 @pytest.mark.parametrize(

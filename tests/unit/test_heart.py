@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -75,6 +77,20 @@ class Process:
 @pytest.fixture
 def process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Process:
     return Process(monkeypatch, tmp_path)
+
+
+def test_memory_is_that_of_the_process_and_its_children() -> None:
+    """A prefork pool's children do the work, and are what grows."""
+    before_mib = heart.resident_mib()
+    grows = "import sys; held = bytearray(64 << 20); print('ready', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", grows], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout
+        assert child.stdout.readline() == b"ready\n"
+        assert 64 <= heart.resident_mib() - before_mib < 200
+        child.communicate()
+    assert heart.resident_mib() - before_mib < 64
 
 
 def test_a_worker_that_did_its_share_is_replaced(process: Process) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -21,7 +22,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from redis import Redis
 
 from qaworker import keys
-from qaworker.errors import ConfigError
+from qaworker.errors import ConfigError, StoreUnavailable
 from qaworker.exporter.families import MOST_WORKERS, families
 from qaworker.exporter.looking import Looking
 from qaworker.exporter.serving import Tls, serving
@@ -113,6 +114,14 @@ def test_what_it_serves(redis_url: str, redis_client: Redis) -> None:
         assert get("/healthz") == (200, "ok\n")
         assert get("/readyz") == (200, "ok\n")
         assert get("/")[0] == get("/metrics/more")[0] == 404
+
+
+def test_a_redis_that_is_always_late_is_given_up(redis_client: Redis) -> None:
+    """Each answer comes before its connection gives up, all of them after Prometheus does."""
+    took_s = itertools.count(0, 2)
+    looks = Looking(redis_client, redis_client, keep=KEEP, clock=lambda: next(took_s))
+    with pytest.raises(StoreUnavailable, match="within 5 s"):
+        looks()
 
 
 def test_a_redis_that_goes_and_comes_back(start_redis: Callable[..., RedisServer]) -> None:

@@ -23,7 +23,7 @@ NOTHING = Picture(
     queues=[Queue(name, 0, 0, None) for name in keys.QUEUES],
     dead_letters=0,
     workers=[],
-    expected_workers=0,
+    expected_workers={},
     holds=[],
     limiters=[],
     counted=Counted(
@@ -52,6 +52,7 @@ NAMES = {
     "qaworker_worker_memory_bytes": "gauge",
     "qaworker_worker_draining": "gauge",
     "qaworker_workers_expected": "gauge",
+    "qaworker_workers_missing": "gauge",
     "qaworker_held": "gauge",
     "qaworker_openai_requests": "counter",
     "qaworker_openai_tokens": "counter",
@@ -136,7 +137,7 @@ def test_queues_are_always_there() -> None:
 def test_only_living_workers_are_at_work() -> None:
     living = beating("qa_worker-1@a", tasks=3, calls_in_flight=4, memory_mib=2.0)
     silent = beating("qa_worker-2@a", 60, tasks=5, calls_in_flight=6, state="draining")
-    found = series(replace(NOTHING, workers=[living, silent], expected_workers=2))
+    found = series(replace(NOTHING, workers=[living, silent], expected_workers={"a": 2}))
     assert found["qaworker_tasks_active"] == 3
     assert found["qaworker_calls_in_flight"] == 4
     assert found["qaworker_workers_expected"] == 2
@@ -145,7 +146,34 @@ def test_only_living_workers_are_at_work() -> None:
     assert found[f"{last}qa_worker-2@a"] == 940
     assert found["qaworker_worker_memory_bytes,worker=qa_worker-1@a"] == 2 * 2**20
     assert found["qaworker_worker_draining,worker=qa_worker-1@a"] == 0
-    assert found["qaworker_worker_draining,worker=qa_worker-2@a"] == 1
+    assert found["qaworker_worker_draining,worker=qa_worker-2@a"] == 0
+
+
+@pytest.mark.parametrize(
+    ("state", "takes_nothing"), [("consuming", 0), ("quiet", 1), ("draining", 1)]
+)
+def test_it_is_seen_who_takes_nothing_new(state: str, takes_nothing: int) -> None:
+    found = series(replace(NOTHING, workers=[beating("w", state=state)]))
+    assert found["qaworker_worker_draining,worker=w"] == takes_nothing
+
+
+def test_more_workers_than_expected_on_one_host_hide_no_loss_on_another() -> None:
+    workers = [*(beating(f"qa_worker-{n}@a") for n in (1, 2, 3)), beating("qa_worker-1@b", 60)]
+    expected = {"a": 1, "b": 2, "c": 1, "d": 0}
+    found = series(replace(NOTHING, workers=workers, expected_workers=expected))
+    assert found["qaworker_workers_expected"] == 4
+    assert found["qaworker_workers_missing"] == 3
+
+
+@pytest.mark.parametrize(
+    ("pools", "calls"), [([], 0), (["prefork"], None), (["prefork", "threads"], 5)]
+)
+def test_calls_of_prefork_workers_are_not_known(pools: list[str], calls: float | None) -> None:
+    workers = [
+        beating(f"w-{pool}", pool=pool, calls_in_flight=5 * (pool == "threads")) for pool in pools
+    ]
+    found = series(replace(NOTHING, workers=workers))
+    assert found.get("qaworker_calls_in_flight") == calls
 
 
 def test_the_newest_workers_are_shown() -> None:
@@ -163,7 +191,8 @@ def test_what_an_operator_holds_is_told_by_how_much_it_is() -> None:
     parts = [free.model_copy(update={"scope": scope}) for scope in ("run:3", "model:m@1", "run:4")]
     found = series(replace(NOTHING, holds=[free, free, *parts, strange, halted]))
     assert found["qaworker_held,reason=operator"] == 2
-    assert found["qaworker_held,reason=operator_part"] == 3
+    assert found["qaworker_held,reason=operator_model"] == 1
+    assert found["qaworker_held,reason=operator_run"] == 2
     assert found["qaworker_held,reason=other"] == 1
     assert found["qaworker_held,reason=halted"] == 1
     assert found["qaworker_held,reason=budget"] == 0
@@ -171,6 +200,21 @@ def test_what_an_operator_holds_is_told_by_how_much_it_is() -> None:
         *HOLD_REASONS,
         "other",
     }
+
+
+@pytest.mark.parametrize(("age_s", "held"), [(1.0, 1), (60.0, 2)])
+def test_a_hold_of_an_account_that_nobody_uses_any_more_is_none(age_s: float, held: int) -> None:
+    """Unless nobody uses any: then it may be why."""
+    former = Hold(scope="account@former", reason="key leaked", since=0, probe_at=0)
+    current = former.model_copy(update={"scope": "account@current"})
+    of_a_model = former.model_copy(update={"scope": "model:m@former"})
+    of_a_run = former.model_copy(update={"scope": "run:1"})
+    workers = [beating("w", age_s, account="current")]
+    picture = replace(NOTHING, workers=workers, holds=[former, current, of_a_model, of_a_run])
+    found = series(picture)
+    assert found["qaworker_held,reason=operator"] == held
+    assert found["qaworker_held,reason=operator_model"] == held - 1
+    assert found["qaworker_held,reason=operator_run"] == 1
 
 
 def limiter(model: str, rpm: float, tpm: float, account: str = "a") -> LimiterState:
