@@ -55,6 +55,11 @@ _Bytes = Annotated[
 ]
 
 
+def member(run_id: str, digest: str) -> str:
+    """The name in the index of the letter of a run's chunk."""
+    return f"{run_id}:{digest}"
+
+
 class DeadLetter(BaseModel):
     """A chunk without hope, or a message that cannot be read.
 
@@ -84,7 +89,7 @@ class DeadLetter(BaseModel):
     @property
     def member(self) -> str:
         """Its name in the index."""
-        return f"{self.run_id}:{self.digest}"
+        return member(self.run_id, self.digest)
 
 
 def letter_of(
@@ -112,12 +117,21 @@ def letter_of(
     )
 
 
+def encode(letter: DeadLetter) -> bytes:
+    """Compact JSON, compressed."""
+    return zlib.compress(letter.model_dump_json(exclude_defaults=True).encode(), level=1)
+
+
 def put(pipe: Any, letter: DeadLetter, keep: timedelta) -> None:
     """Add to a pipeline, of either kind, what keeps a letter and forgets those that expired."""
-    blob = zlib.compress(letter.model_dump_json(exclude_defaults=True).encode(), level=1)
-    pipe.set(keys.letter(letter.run_id, letter.digest), blob, ex=keep)
+    pipe.set(keys.letter(letter.run_id, letter.digest), encode(letter), ex=keep)
     pipe.zadd(keys.letters(), {letter.member: letter.died_at})
-    pipe.zremrangebyscore(keys.letters(), "-inf", letter.died_at - keep.total_seconds())
+    forget_expired(pipe, letter.died_at, keep)
+
+
+def forget_expired(pipe: Any, now: float, keep: timedelta) -> None:
+    """Add to a pipeline, of either kind, what lists no letter that has expired by now."""
+    pipe.zremrangebyscore(keys.letters(), "-inf", now - keep.total_seconds())
     pipe.expire(keys.letters(), keep)
 
 

@@ -243,7 +243,7 @@ class OutcomeStore:
                 told: dict[str, list[str]] = {}
                 for notice in notices:
                     if notice.letter is not None:
-                        dead_letters.put(pipe, notice.letter, self._keep)
+                        dead_letters.forget_expired(pipe, notice.letter.died_at, self._keep)
                     if notice.run_id:
                         told.setdefault(notice.run_id, []).append(notice.digest)
                 for run_id, digests in told.items():
@@ -254,18 +254,17 @@ class OutcomeStore:
             _complain(problem.decode())
 
     def _put(self, pipe: Any, new: Sequence[tuple[Notice, Outcome]]) -> None:
-        names = [
-            name
-            for notice, _ in new
-            for name in (
-                keys.outcome(notice.digest),
-                keys.takers(notice.digest),
-                keys.claim(notice.digest),
-                keys.spent(notice.run_id, notice.digest),
-                keys.letter(notice.run_id, notice.digest),
+        names = [keys.letters()]
+        texts: list[bytes | float | str] = []
+        for notice, outcome in new:
+            digest, run_id, letter = notice.digest, notice.run_id, notice.letter
+            names += (keys.outcome(digest), keys.takers(digest), keys.claim(digest))
+            names += (keys.spent(run_id, digest), keys.letter(run_id, digest))
+            texts += (encode(outcome), dead_letters.encode(letter) if letter is not None else b"")
+            texts += (
+                letter.died_at if letter is not None else 0,
+                dead_letters.member(run_id, digest),
             )
-        ]
-        texts = [part for _, one in new for part in (encode(one), int(one.kind != "dead"))]
         keep_s = int(self._keep.total_seconds())
         pipe.eval(self._settle, len(names), *names, self._owner, keep_s, *texts)
 

@@ -17,7 +17,7 @@ from qaworker.errors import ConfigError, StoreUnavailable
 from qaworker.models import Outcome, QAPair, Usage
 from qaworker.store.connections import check_writable, connect, connect_async, require
 from qaworker.store.counters import CHUNKS, REDELIVERIES, Counts, counted
-from qaworker.store.dead_letters import DeadLetter
+from qaworker.store.dead_letters import DeadLetter, DeadLetters, Selection
 from qaworker.store.outcomes import (
     CLAIM_TTL,
     TAKERS_TTL,
@@ -58,7 +58,11 @@ def dead(digest: str, run_id: str, detail: str = "") -> Outcome:
 
 def letter_for(outcome: Outcome) -> DeadLetter:
     return DeadLetter(
-        digest=outcome.digest, run_id=outcome.run_id, reason=outcome.reason, died_at=time.time()
+        digest=outcome.digest,
+        run_id=outcome.run_id,
+        reason=outcome.reason,
+        detail=outcome.detail,
+        died_at=time.time(),
     )
 
 
@@ -313,6 +317,9 @@ def test_of_two_processes_that_asked_for_a_chunk_the_first_answer_stays(
 
     expected = written[stays]
     with_stores(redis_url, scenario, owners=("frozen", "successor"))
+    letters = list(DeadLetters(redis_client).find(Selection()))
+    assert [letter.detail for letter in letters] == [expected.detail] * (expected.kind == "dead")
+    assert redis_client.zcard(keys.letters()) == len(letters)
     assert OutcomeReader(redis_client).fetch(["d1"]) == {"d1": expected}
     assert redis_client.lrange(keys.done("run"), 0, -1) == [b"d1", b"d1"]
 
