@@ -17,7 +17,7 @@ from qaworker.engine.engine import Engine, Limits, Shared, running
 from qaworker.engine.thread import EngineThread
 from qaworker.limits.budget import Budgets
 from qaworker.limits.limiter import Limiter
-from qaworker.limits.rates import rate_table
+from qaworker.limits.rates import RateTable, rate_table
 from qaworker.llm import addresses
 from qaworker.llm.client import Client, build_client
 from qaworker.llm.generator import Generator
@@ -46,9 +46,25 @@ def provider(settings: Settings) -> Client:
     )
 
 
+def check(settings: Settings) -> None:
+    """See that an engine can be built, without one; raises ConfigError as :func:`start` would."""
+    provider(settings)
+    _rates(settings)
+
+
+def _rates(settings: Settings) -> RateTable:
+    return rate_table(
+        settings.openai_base_url, file=settings.limits_file, rpm=settings.rpm, tpm=settings.tpm
+    )
+
+
 @asynccontextmanager
 async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
-    """The engine of this process, on the running loop; raises as :func:`provider`."""
+    """The engine of this process, on the running loop.
+
+    Raises:
+        ConfigError: see :func:`provider`; or the file of limits cannot be read.
+    """
     limits = Limits(
         calls_in_flight=settings.calls_in_flight,
         call_timeout_s=settings.call_timeout_s,
@@ -65,15 +81,9 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         account = addresses.account(
             settings.openai_base_url, settings.openai_api_key.get_secret_value()
         )
-        rates = rate_table(
-            settings.openai_base_url,
-            file=settings.limits_file,
-            rpm=settings.rpm,
-            tpm=settings.tpm,
-        )
         shared = Shared(
             account,
-            Limiter(redis, account, rates, longest_call_s=settings.call_timeout_s),
+            Limiter(redis, account, _rates(settings), longest_call_s=settings.call_timeout_s),
             WorkerHolds(redis, worker=worker, keep=timedelta(days=settings.outcome_days)),
             Budgets(
                 redis,
@@ -103,7 +113,7 @@ def start(settings: Settings) -> Runtime:
     """Build this process's runtime, or return the one that exists.
 
     Raises:
-        ConfigError: see :func:`provider`.
+        ConfigError: see :func:`open_engine`.
     """
     global _runtime  # noqa: PLW0603, one runtime a process is the purpose of this module
     with _lock:

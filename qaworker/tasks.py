@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from celery import Task, signals
@@ -20,13 +20,15 @@ from qaworker import heart, logs, runtime, settings
 from qaworker.app import BUDGET_HEADER, RUN_HEADER, SENT_HEADER, app
 from qaworker.consumer import pulse
 from qaworker.engine.batches import parse_batch
-from qaworker.errors import MessageInvalid, StoreUnavailable
+from qaworker.errors import ConfigError, MessageInvalid, StoreUnavailable
 from qaworker.holdings import holdings
 from qaworker.store.connections import connect
 from qaworker.store.outcomes import OutcomeReader
 from qaworker.store.task_notes import TaskNote, TaskNotes
 
 log = logs.get(__name__)
+
+HAND_BACK_S: Final = 1.0
 
 
 class Request(request.Request):  # type: ignore[misc]  # celery has no types
@@ -72,15 +74,18 @@ class ChunkTask(Task):  # type: ignore[misc]  # celery has no types
         return super().apply_async(*args, **shown | kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the task; its message goes back to the queue when memory or Redis is missing.
+        """Run the task; its message goes back to the queue when memory, Redis or a setting is missing.
 
-        Celery ends a worker's main process on a MemoryError that a task raised.
+        Celery ends a worker's main process on a MemoryError that a task raised. Settings are right
+        when a worker starts; a child of a prefork pool, which comes later, may find a file changed.
         """
         try:
             with _failures_noted(self):
                 return super().__call__(*args, **kwargs)
-        except (MemoryError, StoreUnavailable) as error:
+        except (MemoryError, StoreUnavailable, ConfigError) as error:
             log.warning("task_handed_back", error=str(error) or type(error).__name__)
+            # It comes again at once, and what is missing is not there sooner.
+            time.sleep(HAND_BACK_S)
             raise Reject(error, requeue=True) from error
 
 
@@ -119,7 +124,7 @@ def _failures_noted(task: Task) -> Iterator[None]:
     """Note why a task fails, which ends its message: who sent it would wait for ever."""
     try:
         yield
-    except (TaskPredicate, MemoryError, StoreUnavailable):
+    except (TaskPredicate, MemoryError, StoreUnavailable, ConfigError):
         raise  # it is not over
     except MessageInvalid as error:
         _leave_note(task, TaskNote(error=str(error)))

@@ -83,7 +83,7 @@ def command(number: int, loglevel: str | None, logfile: Path | None) -> int:
         runtime.start(values)
     else:
         # The children start one each; what would prevent it is found here, where it ends the process.
-        runtime.provider(values)
+        runtime.check(values)
     worker = app.Worker(
         hostname=name,
         without_gossip=True,

@@ -69,6 +69,8 @@ class Asking:
         try:
             answer = await self._ladder.ask(prompt)
         except HandedBack:
+            # Whatever the cause, what is left of the batch is not to be claimed and asked here again.
+            work.stop()
             if prompt.calls > spent.calls:
                 work.spent |= shares(chunks, prompt)
             return []

@@ -1,4 +1,4 @@
-"""Ends the tasks that run as long as what uses them."""
+"""How what runs in the background ends."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from typing import Final
 
 CANCEL_AGAIN_S: Final = 0.1
+# Whoever ends has no time for a Redis that hangs.
+LAST_WRITE_S: Final = 2.0
 
 
 async def end(tasks: Iterable[asyncio.Task[None]]) -> None:

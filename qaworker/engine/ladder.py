@@ -133,7 +133,10 @@ class Ladder:
                 continue  # to the gate, which it shut
             except ProviderThrottled as error:
                 await self._turnstile.learn(prompt.model, error.reported)
-                await self._turnstile.pause(prompt.model, error.retry_after_s or BACKOFF_S[0])
+                asked_s = error.retry_after_s
+                await self._turnstile.pause(
+                    prompt.model, BACKOFF_S[0] if asked_s is None else asked_s
+                )
             except AnswerTruncated:
                 if prompt.was_truncated:
                     raise

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Final, Never, Protocol, Self
 
 from qaworker import logs
+from qaworker.engine.background import LAST_WRITE_S
 from qaworker.engine.held_runs import HeldRuns
 from qaworker.engine.holding import Holds
 from qaworker.errors import ConfigError, StoreUnavailable
@@ -240,8 +241,9 @@ class Purse:
         for pocket in self._pockets.values():
             pocket.waiting.clear()
             pocket.asking.clear()
-        with suppress(StoreUnavailable):
-            await self._exchange_all()
+        with suppress(StoreUnavailable, TimeoutError):
+            async with asyncio.timeout(LAST_WRITE_S):
+                await self._exchange_all()
 
     async def _exchange_all(self) -> None:
         for run_id, pocket in tuple(self._pockets.items()):

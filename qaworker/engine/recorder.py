@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from qaworker import logs
+from qaworker.engine.background import LAST_WRITE_S
 from qaworker.errors import StoreUnavailable
 from qaworker.store.counters import Counts, Portion
 from qaworker.store.outcomes import Notice
@@ -21,8 +22,6 @@ log = logs.get(__name__)
 RETRY_S = 1.0
 # Counts that no outcome takes along go alone, once in so long.
 FLUSH_S = 1.0
-# Whoever ends has no time for a Redis that hangs.
-LAST_WRITE_S = 2.0
 # Some hundred outcomes are written in a few milliseconds; more would delay the event loop.
 LARGEST_WRITE = 256
 

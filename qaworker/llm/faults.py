@@ -189,4 +189,5 @@ def _spaced(text: str) -> str:
 
 
 def _short(message: str) -> str:
-    return message[:_LONGEST_MESSAGE]
+    # Half a surrogate pair, as of a text that was cut, can be stored nowhere.
+    return message.encode(errors="replace").decode()[:_LONGEST_MESSAGE]

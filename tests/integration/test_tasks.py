@@ -8,11 +8,11 @@ from typing import Any, cast
 import pytest
 from celery import states
 
-from qaworker import keys, runtime, settings
+from qaworker import keys, runtime, settings, tasks
 from qaworker.app import RUN_HEADER, SENT_HEADER
 from qaworker.client.collecting import collect_results
 from qaworker.engine.thread import EngineThread
-from qaworker.errors import StoreUnavailable
+from qaworker.errors import ConfigError, StoreUnavailable
 from qaworker.tasks import generate_qa_for_chunk_async
 
 pytestmark = pytest.mark.usefixtures("client_env")
@@ -38,12 +38,16 @@ def test_a_task_that_fails_says_so_to_who_sent_it(monkeypatch: pytest.MonkeyPatc
     assert not collected.pending
 
 
-@pytest.mark.parametrize("error", [StoreUnavailable("away"), MemoryError()])
+@pytest.mark.parametrize(
+    "error", [StoreUnavailable("away"), MemoryError(), ConfigError("a file changed")]
+)
 def test_a_task_that_is_handed_back_has_not_failed(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
+    monkeypatch.setattr(tasks, "HAND_BACK_S", 0.01)
     result = run_failing(monkeypatch, error)
     collected = collect_results([result], timeout=0)
+    assert result.state == states.REJECTED
     assert collected.failed == {}
     assert collected.pending == [result]
 

@@ -279,6 +279,7 @@ class FakeBudgets:
         self.cancelled: set[str] = set()
         """Runs that were, since their budget was opened."""
         self.is_away = False
+        self.answers_after_s = 0.001
         self._numbers = count()
 
     def reservation(self, micros: int) -> str:
@@ -293,7 +294,7 @@ class FakeBudgets:
     async def reserve(
         self, run_id: str, asked: Sequence[str], settled: Sequence[BudgetSettlement] = ()
     ) -> Granted:
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(self.answers_after_s)
         self.trips += 1
         if self.is_away:
             raise StoreUnavailable

@@ -84,6 +84,18 @@ class LengthGenerator(FakeGenerator):
         return Tokens(sum(chunk.tokens for chunk in chunks), 100)
 
 
+def test_a_batch_that_runs_out_of_memory_goes_back_after_one_try() -> None:
+    generator = FakeGenerator(
+        lambda call: MemoryError() if call.ids == ["en-1"] else answer(call.chunks)
+    )
+
+    async def scenario(engine: Engine) -> list[str]:
+        return list(await engine.process(batch(chunk(0), chunk(1))))
+
+    assert len(with_engine(scenario, generator, FakeRedis())) == 1
+    assert len(generator.calls) == 2
+
+
 @pytest.mark.parametrize("tokens", [10_000_000, 10**400])
 @pytest.mark.parametrize("is_budgeted", [False, True])
 def test_a_chunk_larger_than_any_limit_dies_alone_and_holds_no_run(

@@ -142,10 +142,14 @@ def test_a_call_that_outlasts_its_time_counts_as_unavailable() -> None:
     assert sum(map(english, generator.calls)) == 4
 
 
-def test_a_throttled_call_pauses_for_as_long_as_the_provider_asks() -> None:
-    generator = FakeGenerator(replies(ProviderThrottled(retry_after_s=42)), latency_s=lambda _: 0.0)
+@pytest.mark.parametrize(("asked_s", "pause_s"), [(42, 42), (0, 0), (None, 5)])
+def test_a_throttled_call_pauses_for_as_long_as_the_provider_asks(
+    asked_s: float | None, pause_s: float
+) -> None:
+    throttled = replies(ProviderThrottled(retry_after_s=asked_s))
+    generator = FakeGenerator(throttled, latency_s=lambda _: 0.0)
     run(asked(generator, prompt_of()))
-    assert [call.at_s for call in generator.calls] == pytest.approx([0, 42], abs=0.1)
+    assert [call.at_s for call in generator.calls] == pytest.approx([0, pause_s], abs=0.1)
 
 
 def test_a_throttled_call_pauses_every_other_caller() -> None:

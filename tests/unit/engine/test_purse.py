@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from qaworker.engine.background import LAST_WRITE_S
 from qaworker.engine.engine import Engine, Limits, running
 from qaworker.engine.held_runs import HeldRuns
 from qaworker.engine.purse import RETRY_S, Money, Purse
@@ -91,6 +92,18 @@ def test_what_a_call_can_cost_is_reserved_and_what_it_cost_is_charged() -> None:
 
     run(scenario())
     assert budgets.state(RUN) == State(10_000, COST, 0)
+
+
+def test_a_redis_that_hangs_does_not_keep_a_process_that_ends() -> None:
+    budgets = FakeBudgets(run=10_000)
+
+    async def scenario() -> float:
+        async with till(budgets) as at:
+            with await at.reserve():
+                budgets.answers_after_s = 1000
+        return now_s()
+
+    assert run(scenario()) < LAST_WRITE_S + 1
 
 
 @pytest.mark.parametrize("usage", [None, Usage()])

@@ -7,7 +7,8 @@ from typing import Self
 
 import pytest
 
-from qaworker.engine.recorder import FLUSH_S, LARGEST_WRITE, LAST_WRITE_S, RETRY_S, Recorder
+from qaworker.engine.background import LAST_WRITE_S
+from qaworker.engine.recorder import FLUSH_S, LARGEST_WRITE, RETRY_S, Recorder
 from qaworker.errors import StoreUnavailable
 from qaworker.models import Outcome
 from qaworker.store.counters import CHUNKS, REDELIVERIES, Counts, Portion

@@ -241,6 +241,17 @@ def test_what_the_server_says_is_passed_on_as_one_short_line(text: str) -> None:
     assert len(ours) <= 300
 
 
+def test_what_the_server_says_can_be_stored_even_if_it_cut_a_character_in_two() -> None:
+    for error in (
+        status_error(401, {"message": "bad \ud83d", "code": "\udc00"}),
+        status_error(400, {"message": "bad \ud83d"}),
+        openai.APIConnectionError(message="bad \ud83d", request=REQUEST),
+    ):
+        ours = str(translate(error, "m"))
+        assert "bad ?" in ours
+        ours.encode()
+
+
 def kinds(root: type[errors.CallError]) -> Iterator[type[errors.CallError]]:
     yield root
     for kind in root.__subclasses__():
