@@ -130,7 +130,8 @@ def _queues(picture: Picture) -> Iterator[Metric]:
         [((), picture.dead_letters)],
     )
     held = Counter(dict.fromkeys(HOLD_REASONS, 0))
-    held.update(_hold_reason(hold) for hold in _holds_of_somebody(picture))
+    is_used = _is_used(picture)
+    held.update(_hold_reason(one) for one in picture.holds if is_used(one.account))
     yield gauge(
         "held",
         "Holds there are, by reason: operator is an account's, operator_model and operator_run are one"
@@ -140,12 +141,13 @@ def _queues(picture: Picture) -> Iterator[Metric]:
     )
 
 
-def _holds_of_somebody(picture: Picture) -> Iterator[Hold]:
-    """The holds but those of a key that was given up: an operator's would stand for ever."""
+def _is_used(picture: Picture) -> Callable[[str], bool]:
+    """Tells whether living workers use an account, while any lives: what is left of a former key is not.
+
+    An operator's hold of it would stand for ever, and its limits for an hour. No account is everybody's.
+    """
     accounts = {one.beat.account for one in picture.workers if one.is_living}
-    for hold in picture.holds:
-        if not accounts or not hold.account or hold.account in accounts:
-            yield hold
+    return lambda account: not accounts or not account or account in accounts
 
 
 def _hold_reason(hold: Hold) -> str:
@@ -218,10 +220,10 @@ def _missing(expected: Mapping[str, int], living: Iterable[Beat]) -> int:
 
 
 def _limits(picture: Picture) -> Iterator[Metric]:
-    named = _named(picture)
+    named, is_used = _named(picture), _is_used(picture)
     limits: defaultdict[tuple[str, ...], float] = defaultdict(float)
     available: defaultdict[tuple[str, ...], float] = defaultdict(float)
-    for state in picture.limiters:
+    for state in filter(lambda one: is_used(one.account), picture.limiters):
         model = state.model if state.model in named else OTHER
         for name, kind in (("requests", state.requests), ("tokens", state.tokens)):
             if kind.per_minute:
@@ -229,8 +231,8 @@ def _limits(picture: Picture) -> Iterator[Metric]:
                 available[model, name] += kind.available
     yield gauge(
         "limit",
-        "Requests or tokens a minute that all workers together may take, over all accounts; absent"
-        " where there is no limit, and while nobody has asked within the hour.",
+        "Requests or tokens a minute that all workers together may take, over all accounts that living"
+        " ones use; absent where there is no limit, and while nobody has asked within the hour.",
         ("model", "kind"),
         limits.items(),
     )

@@ -230,6 +230,13 @@ def test_limits_add_up_over_accounts_and_no_limit_is_none() -> None:
     assert not [name for name in found if "kind=tokens,model=m" in name]
 
 
+def test_the_limits_of_a_former_key_do_not_count() -> None:
+    limiters = [limiter("m", 600, 0), limiter("m", 1200, 0, "former")]
+    workers = [beating("w", account="a")]
+    found = series(replace(NOTHING, limiters=limiters, workers=workers))
+    assert found["qaworker_limit,kind=requests,model=m"] == 600
+
+
 def test_limits_of_models_beyond_the_first_are_one() -> None:
     counted = replace(NOTHING.counted, models=frozenset(f"m{n}" for n in range(19)))
     limiters = [limiter(f"x{n}", 600, 1) for n in range(3)] + [limiter("m1", 60, 1)]
