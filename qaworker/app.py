@@ -39,8 +39,7 @@ QUARANTINE_RETRY_S: Final = 1.0
 RUN_HEADER: Final = "qaworker_run"
 SENT_HEADER: Final = "qaworker_sent_at"
 BUDGET_HEADER: Final = "qaworker_budget"
-"""True when the run has a budget: those without cost no question."""
-
+"""True when the run has a budget: also one that Redis has lost is not to be exceeded."""
 
 TRANSPORT: Final = "qaworker"
 # What kombu reads in the query of an address, besides `ssl_…`.

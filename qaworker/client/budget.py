@@ -128,15 +128,19 @@ class Budget:
             self._ledger.mark_all_waiting()
 
     def _is_under_way(self, broker: Redis) -> bool:
+        """Whether a worker may call, or be about to, that knows of no budget.
+
+        What nobody has claimed yet would be charged all the same, but only as long as Redis knows the
+        budget, and what was sent since says itself that there is one.
+        """
+        # A run that begins is not to read what others have in the queue: 2 GB for a million chunks.
+        if not self._ledger.was_sent:
+            return False
         reader = OutcomeReader(self._redis)
         sent = (digest for digest, _ in self._ledger.sent())
-        is_sent = False
         while page := list(islice(sent, NOTICES_AT_ONCE)):
-            is_sent = True
             if reader.claimed(page):
                 return True
-        if not is_sent:
-            return False
         run_id = self._ledger.run_id
         # In this order, as messages go from the queue to a worker.
         waiting = cancelling.waiting(broker, run_id).messages

@@ -59,7 +59,7 @@ class Asking:
             failing_since_s=asyncio.get_running_loop().time() if spent.attempts else None,
             was_truncated=spent.was_truncated,
             repair=spent.repair,
-            paying_run=work.batch.run_id if work.batch.is_budgeted else None,
+            paying_run=work.paying_run,
             is_stopping=work.is_stopping,
         )
         structlog.contextvars.bind_contextvars(chunks=[c.chunk_id for c in chunks.values()])

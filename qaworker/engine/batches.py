@@ -25,7 +25,7 @@ class Batch:
     run_id: str = ""
     task_id: str = ""
     is_budgeted: bool = False
-    """Whether its run has a budget."""
+    """Whether its run had a budget when it was sent."""
     queue: str = ""
     """Where its task was read; empty for a batch that no worker took from one."""
     waited_s: float | None = None

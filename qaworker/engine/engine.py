@@ -243,6 +243,7 @@ class Engine:
         promised = self.promises.of(claims.claimed)
         work.spent |= claims.spent
         work.deaths |= claims.deaths
+        work.has_budget |= claims.has_budget
         if claims.deaths:
             most = max(claims.deaths.values())
             log.warning("workers_died_with_chunks", chunks=len(claims.deaths), deaths=most)

@@ -16,6 +16,8 @@ class Work:
     batch: Batch
     is_arriving: bool = True
     """Whether nobody knows yet how much of it is to be asked for."""
+    has_budget: bool = False
+    """Whether Redis told of a budget of its run; one whose batch says so may have been lost there."""
     is_stopping: bool = False
     held_since_s: float | None = None
     """When its model was first seen held, by the loop's clock; None while it is not."""
@@ -24,6 +26,11 @@ class Work:
     """By digest: what its run spent on a chunk, as known when its prompt last ended."""
     deaths: dict[str, int] = field(default_factory=dict)
     """By digest: how many workers died with a chunk, where any did."""
+
+    @property
+    def paying_run(self) -> str | None:
+        """The run whose budget pays; None when there is no budget."""
+        return self.batch.run_id if self.batch.is_budgeted or self.has_budget else None
 
     def stop(self) -> None:
         """See :meth:`Prompt.stop`."""

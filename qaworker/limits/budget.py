@@ -5,7 +5,8 @@ it cost, and the rest is free again. A reservation that nobody settles (its work
 in full, as its call may have been answered. So at the end no more is spent than the budget, provided
 that no call costs more than was reserved for it.
 
-Amounts are whole micro-dollars. A run without a budget asks for none of this.
+Amounts are whole micro-dollars. A run without a budget asks for none of this; whether it has one,
+workers learn with each claim.
 """
 
 from __future__ import annotations

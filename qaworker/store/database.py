@@ -35,7 +35,7 @@ CREATE TABLE digest (
     digest TEXT NOT NULL UNIQUE,
     chunks INTEGER NOT NULL DEFAULT 1,
     state TEXT NOT NULL DEFAULT 'waiting',  -- waiting, sent, or the kind of the outcome
-    sent_at REAL                 -- seconds since the epoch
+    sent_at REAL                 -- last, in seconds since the epoch; NULL when it never was
 );
 CREATE INDEX digest_by_state ON digest (state);
 CREATE TABLE outcome (

@@ -215,11 +215,14 @@ class Ledger:
             )
 
     def mark_all_waiting(self) -> None:
-        """Take back :meth:`mark_sent` of all that has no outcome."""
+        """Let all that was sent and has no outcome be sent again; messages of it may be left."""
         with self._database.transaction() as connection:
-            connection.execute(
-                "UPDATE digest SET state = 'waiting', sent_at = NULL WHERE state = 'sent'"
-            )
+            connection.execute("UPDATE digest SET state = 'waiting' WHERE state = 'sent'")
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether anything ever was, whatever became of it."""
+        return bool(self._database.query("SELECT 1 FROM digest WHERE sent_at IS NOT NULL LIMIT 1"))
 
     def reopen(self, sent: Iterable[tuple[str, float]]) -> int:
         """Await new outcomes of dead chunks that somebody else sent again.

@@ -122,6 +122,8 @@ class Claims:
     """Of what is claimed, where the run has asked before."""
     deaths: dict[str, int] = field(default_factory=dict)
     """Of what is claimed, how many processes ended without a word on it, where any did."""
+    has_budget: bool = False
+    """Whether the run that asked has one, as far as Redis knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,9 @@ class OutcomeStore:
             int(TAKERS_TTL.total_seconds()),
         )
         with store_errors():
-            found = await self._claim(keys=names, args=[self._owner, *terms])
+            has_budget, *found = await self._claim(
+                keys=[keys.budget(run_id), *names], args=[self._owner, *terms]
+            )
         known: dict[str, Outcome] = {}
         claimed: list[str] = []
         busy: list[str] = []
@@ -187,7 +191,7 @@ class OutcomeStore:
                 busy.append(digest)
         if needless:
             await self.release(needless)
-        return Claims(known, tuple(claimed), tuple(busy), spent, deaths)
+        return Claims(known, tuple(claimed), tuple(busy), spent, deaths, bool(has_budget))
 
     async def take(self, digests: Sequence[str]) -> None:
         """Be noted as a taker, before the call, of chunks whose claim did not."""

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,37 @@ def test_a_run_in_its_own_process_and_one_that_was_submitted_keep_their_budgets(
     assert collect.wait_exit(AT_ONCE_S) == 0, collect.output
     check_complete(site, "submitted", CHUNKS)
     assert site.api.stats()["max_calls_per_chunk"] == 1
+    check_log(worker)
+
+
+def test_a_budget_bounds_what_was_sent_before_it_was_given(site: Site) -> None:
+    site.simulate()
+    dataset = site.dataset(CHUNKS)
+    budget = plan(site, dataset)["dollars"] / 3
+    run = site.generate(dataset, "run", "--use-celery")
+    queue = keys.queue(keys.DEFAULT_QUEUE)
+    wait_until(lambda: site.redis.llen(queue) == -(-CHUNKS // 16), 20, "the messages")
+    scope = f"run:{site.directory / 'run'}"
+    hold = site.command("hold", "set", scope, "what may it cost?")
+    assert hold.wait_exit(20) == 0, hold.output
+    assert run.wait_exit(10) == 75, run.output
+    release = site.command("hold", "release", scope)
+    assert release.wait_exit(20) == 0, release.output
+    amount = f"{budget:.6f}"
+    bound = site.generate(dataset, "run", "--use-celery", "--budget", amount)
+    assert bound.wait_exit(AT_ONCE_S) == 78, bound.output
+    assert "under way without a budget" in bound.output.splitlines()[-1]
+
+    # As if a worker had held them between two looks of the command.
+    with Ledger.open(site.directory / "run") as ledger:
+        micros = int(budget * MICROS)
+        run_id, keep = ledger.run_id, timedelta(days=1)
+        budgets.open_budget(site.redis, run_id, micros, spent_micros=0, keep=keep)
+    worker = site.worker(**NO_LIMIT)
+    wait_until(lambda: held(site) == ["run"], AT_ONCE_S, "the hold")
+    wait_until(lambda: not site.redis.llen(queue), 20, "an empty queue")
+    wait_until(lambda: site.api.stats()["in_flight"] == 0, 10, "the calls on the wire to end")
+    assert 0.9 * budget * MICROS < spent_micros(site) <= budget * MICROS
     check_log(worker)
 
 

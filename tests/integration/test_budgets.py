@@ -207,6 +207,27 @@ def test_chunks_under_way_without_a_budget_are_taken_back_first(
 
 
 @pytest.mark.usefixtures("client_env")
+@pytest.mark.parametrize("state_now", ["waiting", "dead"])
+def test_chunks_under_way_are_found_whatever_the_ledger_says_of_them_now(
+    ledger: Ledger, redis_client: Any, budget: Budget, state_now: str
+) -> None:
+    ((chunk, digest),) = ledger.waiting(1)
+    ledger.mark_sent([digest], time.time())
+    batch = Batch((chunk,), (digest,), GenerationConfig(), "gpt-5-mini", ledger.run_id)
+    publish(batch, keys.DEFAULT_QUEUE, time.time())
+    if state_now == "waiting":  # the run was held meanwhile
+        ledger.mark_all_waiting()
+    else:  # it was requeued
+        ledger.record([Outcome(digest=digest, kind="dead", run_id=ledger.run_id)])
+    assert not list(ledger.sent())
+    with pytest.raises(ConfigError, match="under way without a budget"):
+        budget.set(500, redis_client)
+    redis_client.delete(keys.queue(keys.DEFAULT_QUEUE))
+    budget.set(500, redis_client)
+    assert ledger.budget_micros == 500
+
+
+@pytest.mark.usefixtures("client_env")
 @pytest.mark.parametrize("is_budgeted", [False, True])
 def test_chunks_that_are_requeued_keep_to_their_runs_budget(
     redis_client: Any, *, is_budgeted: bool

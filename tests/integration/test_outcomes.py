@@ -14,6 +14,7 @@ from redis import Redis
 
 from qaworker import keys
 from qaworker.errors import ConfigError, StoreUnavailable
+from qaworker.limits.budget import open_budget
 from qaworker.models import Outcome, QAPair, Usage
 from qaworker.store.connections import check_writable, connect, connect_async, require
 from qaworker.store.counters import CHUNKS, REDELIVERIES, Counts, counted
@@ -133,6 +134,17 @@ def test_an_outcome_of_no_run_tells_nobody(redis_client: Any) -> None:
     store(redis_client, ok("d1", run_id=""))
     assert redis_client.exists(keys.outcome("d1"))
     assert not list(redis_client.scan_iter(keys.done("*")))
+
+
+@pytest.mark.parametrize("has_budget", [False, True])
+def test_a_claim_tells_whether_the_run_has_a_budget(
+    redis_client: Any, redis_url: str, *, has_budget: bool
+) -> None:
+    other = "run" if has_budget else "other"
+    open_budget(redis_client, other, 100, spent_micros=0, keep=KEEP)
+    claims = with_stores(redis_url, lambda one: one.claim(["d1", "d2"], "run"))
+    assert claims.claimed == ("d1", "d2")
+    assert claims.has_budget is has_budget
 
 
 def test_a_claim_is_exclusive_however_many_ask(redis_url: str) -> None:

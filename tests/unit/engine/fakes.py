@@ -345,6 +345,8 @@ class FakeRedis:
     """Run and digest of every notice."""
     spent: dict[tuple[str, str], Spent] = field(default_factory=dict)
     """By run and digest."""
+    budgets: set[str] = field(default_factory=set)
+    """Runs that have one."""
     takers: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """By digest: who took it and did not say what became of it."""
     counted: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -383,7 +385,7 @@ class FakeStore(OutcomeStore):
                 if died < SUSPECT_DEATHS:
                     redis.takers[digest].add(self._owner)
         spent = {d: redis.spent[run_id, d] for d in claimed if (run_id, d) in redis.spent}
-        return Claims(known, tuple(claimed), tuple(busy), spent, deaths)
+        return Claims(known, tuple(claimed), tuple(busy), spent, deaths, run_id in redis.budgets)
 
     async def take(self, digests: Sequence[str]) -> None:
         redis = await self._trip()

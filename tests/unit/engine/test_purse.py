@@ -453,6 +453,24 @@ async def engine(
         yield made
 
 
+def test_what_was_sent_before_its_run_had_a_budget_is_charged_all_the_same() -> None:
+    generator, holds = FakeGenerator(), FakeHolds()
+    budgets = FakeBudgets(run=10 * CALL_COST)
+    redis = FakeRedis(budgets={RUN})
+
+    async def scenario() -> int:
+        async with running(generator, FakeStore(redis), shared(holds, budgets), LIMITS) as made:
+            unmarked = batch(*map(chunk, range(30)))
+            assert not unmarked.is_budgeted
+            return len(await made.process(unmarked))
+
+    outcomes = run(scenario())
+    state = budgets.state(RUN)
+    assert len(generator.calls) == outcomes > 0
+    assert state.spent_micros == outcomes * CALL_COST <= 10 * CALL_COST
+    assert holds.held[run_scope(RUN)].reason == BUDGET
+
+
 def test_an_engine_spends_the_budget_and_no_more() -> None:
     generator, holds = FakeGenerator(), FakeHolds()
     budgets = FakeBudgets(run=10 * CALL_COST)

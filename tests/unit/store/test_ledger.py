@@ -327,6 +327,21 @@ def test_what_has_no_outcome_is_found_in_order_and_all_of_it_can_wait_again(
     assert [digest for _, digest in ledger.waiting(9)] == ["d0", "d1", "d3"]
 
 
+def test_a_run_that_was_sent_once_remembers_it(ledger: Ledger) -> None:
+    filled(ledger, 3)
+    ledger.record([Outcome(digest="d2", kind="ok", run_id="another")])
+    told = [ledger.was_sent]
+    ledger.mark_sent(["d0"], 1.0)
+    ledger.mark_waiting(["d0"])
+    told.append(ledger.was_sent)
+    ledger.mark_sent(["d0"], 1.0)
+    ledger.mark_all_waiting()
+    told.append(ledger.was_sent)
+    ledger.record([dead(ledger, "d0")])
+    told.append(ledger.was_sent)
+    assert told == [False, False, True, True]
+
+
 def test_a_budget_stays_with_the_run(tmp_path: Path) -> None:
     with Ledger.create_or_open(tmp_path / "run") as ledger:
         assert ledger.budget_micros is None
