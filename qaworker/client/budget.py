@@ -8,7 +8,7 @@ from itertools import islice
 from redis import Redis
 
 from qaworker.client import cancelling
-from qaworker.client.driver import NOTICES_AT_ONCE
+from qaworker.client.recording import NOTICES_AT_ONCE, Recording
 from qaworker.errors import ConfigError, RunHeld
 from qaworker.limits.budget import State, open_budget, state
 from qaworker.llm.prices import Price, cost_micros, dollars
@@ -55,6 +55,8 @@ class Budget:
         Raises:
             ConfigError: more is spent or reserved already, or chunks are under way without a budget.
         """
+        # What is paid and not collected: of calls without a budget, Redis has no sum.
+        Recording(self._ledger, OutcomeReader(self._redis)).record_all()
         before = state(self._redis, self._ledger.run_id)
         spent_micros = max(self._spent_micros(), before.spent_micros)
         if micros < spent_micros + before.reserved_micros:

@@ -8,18 +8,18 @@ from itertools import islice
 from typing import Final, Protocol
 
 from qaworker import logs
+from qaworker.client.recording import NOTICES_AT_ONCE, Recording
 from qaworker.client.senders import Sender
 from qaworker.engine.batches import Batch
 from qaworker.errors import RunCancelled, RunHeld, StoreUnavailable
 from qaworker.models import Chunk, GenerationConfig
 from qaworker.store.ledger import Ledger
-from qaworker.store.outcomes import OutcomeReader, settles
+from qaworker.store.outcomes import OutcomeReader
 from qaworker.store.tally import Counts
 
 log = logs.get(__name__)
 
 CHUNKS_PER_TASK: Final = 16
-NOTICES_AT_ONCE: Final = 1000
 IDLE_S: Final = 0.1
 RETRY_S: Final = 1.0
 RECONCILE_EVERY_S: Final = 10.0
@@ -55,6 +55,7 @@ class Driver:
     ) -> None:
         self._ledger = ledger
         self._reader = reader
+        self._recording = Recording(ledger, reader)
         self._sender = sender
         self._config = config
         self._model = model
@@ -110,7 +111,7 @@ class Driver:
             RunCancelled, RunHeld: see :meth:`run`.
         """
         self._heed()
-        moved = self._take_done()
+        moved = self._recording.take_done()
         if self._clock() >= self._reconcile_at:
             began_at = self._clock()
             self._reconcile()
@@ -173,7 +174,7 @@ class Driver:
             raise RunCancelled("the run was cancelled: the same command goes on")
         self._cancelled_at = cancelled_at
         if self._standing is not None and (held := self._standing.held()) is not None:
-            while self._take_done():
+            while self._recording.take_done():
                 pass
             # Workers leave it to us: the same command sends it at once.
             self._ledger.mark_all_waiting()
@@ -190,52 +191,32 @@ class Driver:
 
     def _without_outcome(self, rows: Sequence[tuple[Chunk, str]]) -> list[tuple[Chunk, str]]:
         """Record what is known already; the rest of ``rows``."""
-        known = self._record([digest for _, digest in rows])
+        known = self._recording.record([digest for _, digest in rows])
         return [row for row in rows if row[1] not in known]
-
-    def _record(self, digests: Sequence[str]) -> set[str]:
-        outcomes = self._reader.fetch(digests)
-        settled = [o for o in outcomes.values() if settles(o, self._ledger.run_id)]
-        self._ledger.record(settled)
-        return {outcome.digest for outcome in settled}
-
-    def _take_done(self) -> bool:
-        digests = self._reader.take_done(self._ledger.run_id, NOTICES_AT_ONCE)
-        self._record(digests)
-        return bool(digests)
 
     def _is_complete(self, counts: Counts) -> bool:
         """Whether every chunk has an outcome, and none that is dead was requeued meanwhile."""
         if counts.settled < counts.chunks or not counts.dead:
             return counts.settled == counts.chunks
         try:
-            return self._reopen() == 0
+            return self._recording.reopen() == 0
         except StoreUnavailable as error:
             # What was requeued is found when the run is started again.
             log.warning("requeued_chunks_unknown", error=str(error))
             return True
 
-    def _reopen(self) -> int:
-        """Await new outcomes of dead chunks that were requeued; returns how many."""
-        run_id = self._ledger.run_id
-        requeued = self._reader.requeued(run_id)
-        if not requeued:
-            return 0
-        reopened = self._ledger.reopen(requeued.items())
-        self._reader.forget_requeued(run_id, list(requeued))
-        log.info("chunks_requeued", chunks=reopened)
-        return reopened
-
     def _reconcile(self) -> None:
         """Find dead chunks sent again, outcomes whose notice got lost, chunks whose message did."""
-        self._reopen()
+        self._recording.reopen()
+        self._recording.look_up(digest for digest, _ in self._ledger.sent())
         if self._standing is not None:
+            # When all that was paid is known, and before more is.
             self._standing.renew()
         lost_before = self._reader.now_s() - LOST_AFTER_S
-        sent = iter(self._ledger.sent())
-        while page := list(islice(sent, NOTICES_AT_ONCE)):
-            known = self._record([digest for digest, _ in page])
-            late = [(d, at) for d, at in page if d not in known and at < lost_before]
-            if late and (lost := self._sender.lost(late)):
-                log.info("chunks_sent_again", chunks=len(lost))
-                self._dispatch(self._ledger.by_digests(lost))
+        late = ((digest, at) for digest, at in self._ledger.sent() if at < lost_before)
+        while page := list(islice(late, NOTICES_AT_ONCE)):
+            if lost := self._sender.lost(page):
+                # Nobody has claimed what has ended since it was looked up.
+                unknown = self._without_outcome(self._ledger.by_digests(lost))
+                log.info("chunks_sent_again", chunks=len(unknown))
+                self._dispatch(unknown)

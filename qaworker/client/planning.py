@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Final, Literal
 
-from qaworker.client.driver import CHUNKS_PER_TASK, NOTICES_AT_ONCE
+from qaworker.client.driver import CHUNKS_PER_TASK
+from qaworker.client.recording import NOTICES_AT_ONCE
 from qaworker.corpus import tokens
 from qaworker.limits.rates import Rates
 from qaworker.llm.counting import Counter, input_tokens, most_input_tokens

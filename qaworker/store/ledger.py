@@ -178,6 +178,18 @@ class Ledger:
             for body, digest, last in rows:  # noqa: B007 - the next page begins after the last
                 yield unpack_chunk(body), digest
 
+    def unsettled_digests(self) -> Iterator[str]:
+        """The digests of :meth:`unsettled`; recording while this is read is allowed."""
+        last = 0
+        while rows := self._database.query(
+            "SELECT digest, seq FROM digest"
+            # The index on it would have all that is left sorted for each page.
+            " WHERE +state IN ('waiting', 'sent') AND seq > ? ORDER BY seq LIMIT ?",
+            (last, _SENT_ROWS),
+        ):
+            for digest, last in rows:  # noqa: B007 - the next page begins after the last
+                yield digest
+
     def by_digests(self, digests: Iterable[str]) -> list[tuple[Chunk, str]]:
         """The chunks to send for some digests; unknown ones are left out."""
         found = []

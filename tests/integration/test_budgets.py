@@ -27,6 +27,7 @@ from qaworker.store import holds
 from qaworker.store.dead_letters import letter_of
 from qaworker.store.holds import BUDGET, BUDGET_UNKNOWN, UNPRICED, run_scope
 from qaworker.store.ledger import Ledger
+from qaworker.store.outcomes import encode
 
 PRICE = Price.model_validate({"input": 1, "output": 10})
 KEEP = timedelta(days=30)
@@ -204,6 +205,30 @@ def test_chunks_under_way_without_a_budget_are_taken_back_first(
     publish(batch, keys.DEFAULT_QUEUE, time.time())
     budget.set(600, redis_client)
     assert ledger.budget_micros == 600
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+@pytest.mark.parametrize("is_held", [False, True])
+def test_what_is_paid_and_not_yet_collected_counts_against_a_first_one(
+    ledger: Ledger, redis_client: Any, budget: Budget, *, is_told: bool, is_held: bool
+) -> None:
+    """As after `submit`; a notice is lost with the command that took it."""
+    digests = ["d0", "d1", "d2"]
+    ledger.mark_sent(digests, time.time())
+    if is_held:
+        ledger.mark_all_waiting()
+    for digest in digests:
+        usage = Usage(input=100)
+        outcome = Outcome(digest=digest, kind="ok", usage=usage, calls=1, run_id=ledger.run_id)
+        redis_client.set(keys.outcome(digest), encode(outcome))
+    if is_told:
+        redis_client.rpush(keys.done(ledger.run_id), *digests)
+    with pytest.raises(ConfigError, match=r"has spent \$0.0003 already"):
+        budget.set(299, redis_client)
+    assert ledger.budget_micros is None
+    budget.set(300, redis_client)
+    assert state(redis_client, ledger.run_id) == State(300, 300, 0)
+    assert ledger.counts().ok == 3
 
 
 @pytest.mark.usefixtures("client_env")

@@ -14,6 +14,7 @@ from qaworker.client.driver import (
     RECONCILE_EVERY_S,
     Driver,
 )
+from qaworker.client.recording import NOTICES_AT_ONCE
 from qaworker.engine.batches import Batch
 from qaworker.errors import RunCancelled, RunHeld, StoreUnavailable
 from qaworker.models import Chunk, GenerationConfig, Language, Outcome, OutcomeKind
@@ -48,6 +49,7 @@ class Workers(OutcomeReader):
         self.marks: dict[str, float] = {}
         """Digests that were requeued, and when."""
         self.on_send: Callable[[Batch], None] = lambda _: None
+        self.on_ask_lost: Callable[[], None] = lambda: None
 
     def finish(
         self, *digests: str, kind: OutcomeKind = "ok", run_id: str = "", is_told: bool = True
@@ -107,6 +109,7 @@ class Workers(OutcomeReader):
 
     def lost(self, sent: Sequence[tuple[str, float]]) -> list[str]:
         self._check()
+        self.on_ask_lost()
         self.asked_lost.append([digest for digest, _ in sent])
         return [digest for digest, _ in sent if digest in self.gone]
 
@@ -574,11 +577,13 @@ class FakeStanding:
     def __init__(self) -> None:
         self.why = ""
         self.renewals = 0
+        self.on_renew: Callable[[], None] = lambda: None
 
     def held(self) -> RunHeld | None:
         return RunHeld(self.why) if self.why else None
 
     def renew(self) -> None:
+        self.on_renew()
         self.renewals += 1
 
 
@@ -646,3 +651,34 @@ def test_a_budget_is_renewed_now_and_then(ledger: Ledger, workers: Workers, cloc
         driver.step()
         assert standing.renewals == expected
         clock.sleep(RECONCILE_EVERY_S / 2)
+
+
+def test_a_budget_is_renewed_when_all_that_is_paid_is_known_and_nothing_new_is_sent(
+    ledger: Ledger, workers: Workers, clock: Clock
+) -> None:
+    chunks = 3 * NOTICES_AT_ONCE
+    fill(ledger, chunks)
+    ledger.mark_sent((f"d{n}" for n in range(chunks)), clock.now_s)
+    workers.finish(*(f"d{n}" for n in range(1, chunks)), run_id=ledger.run_id)
+    workers.gone = {"d0"}
+    workers.clock = clock
+    clock.sleep(2 * LOST_AFTER_S)
+    standing = FakeStanding()
+    known: list[tuple[int, int]] = []
+    standing.on_renew = lambda: known.append((ledger.counts().settled, len(workers.sent)))
+    standing_driver(ledger, workers, clock, standing).step()
+    assert known == [(chunks - 1, 0)]
+    assert workers.sent_digests == ["d0"]
+
+
+def test_a_lost_chunk_is_not_sent_again_when_its_outcome_comes_at_last(
+    driver: Driver, ledger: Ledger, workers: Workers, clock: Clock
+) -> None:
+    fill(ledger, 2)
+    driver.step()
+    workers.gone = {"d0", "d1"}
+    workers.on_ask_lost = lambda: workers.finish("d1", run_id=ledger.run_id)
+    clock.sleep(LOST_AFTER_S + RECONCILE_EVERY_S)
+    driver.step()
+    assert workers.sent_digests == ["d0", "d1", "d0"]
+    assert ledger.counts().ok == 1
