@@ -100,6 +100,10 @@ class Budget:
             hold = hold_of(self._redis, self._scope)
         return None if hold is None else RunHeld(self._told(hold))
 
+    def release(self) -> None:
+        """Release what workers held, as nothing is left to call for; an operator's hold stays."""
+        release_for(self._redis, self._scope, "")
+
     def _told(self, hold: Hold) -> str:
         if hold.is_operators or hold.reason not in {BUDGET, UNPRICED}:
             return (

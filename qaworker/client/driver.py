@@ -38,6 +38,9 @@ class Standing(Protocol):
     def renew(self) -> None:
         """Let workers know what it may spend, or raise StoreUnavailable."""
 
+    def release(self) -> None:
+        """It is complete: workers need not hold it any more; or raise StoreUnavailable."""
+
 
 class Driver:
     """One run on its way; every chunk ends in the ledger with an outcome."""
@@ -163,7 +166,7 @@ class Driver:
         return tasks
 
     def _heed(self) -> None:
-        """End the run when it was cancelled since it began here, or is held."""
+        """End the run when it was cancelled since it began here, or is held and not complete."""
         now = self._clock()
         if now < self._heed_at:
             return
@@ -174,11 +177,13 @@ class Driver:
             raise RunCancelled("the run was cancelled: the same command goes on")
         self._cancelled_at = cancelled_at
         if self._standing is not None and (held := self._standing.held()) is not None:
-            while self._recording.take_done():
-                pass
+            # Who is answered already, as from another run, has nobody to wait for.
+            self._recording.record_all()
             # Workers leave it to us: the same command sends it at once.
             self._ledger.mark_all_waiting()
-            raise held
+            if not _is_settled(self._ledger.counts()):
+                raise held
+            self._standing.release()
         self._heed_at = now + HEED_EVERY_S
 
     def _send_again(self, *, sent_until: float) -> None:
@@ -196,8 +201,8 @@ class Driver:
 
     def _is_complete(self, counts: Counts) -> bool:
         """Whether every chunk has an outcome, and none that is dead was requeued meanwhile."""
-        if counts.settled < counts.chunks or not counts.dead:
-            return counts.settled == counts.chunks
+        if not _is_settled(counts) or not counts.dead:
+            return _is_settled(counts)
         try:
             return self._recording.reopen() == 0
         except StoreUnavailable as error:
@@ -220,3 +225,7 @@ class Driver:
                 unknown = self._without_outcome(self._ledger.by_digests(lost))
                 log.info("chunks_sent_again", chunks=len(unknown))
                 self._dispatch(unknown)
+
+
+def _is_settled(counts: Counts) -> bool:
+    return counts.settled == counts.chunks

@@ -165,6 +165,18 @@ def test_an_operators_hold_outlasts_a_larger_budget(
     )
 
 
+def test_what_workers_held_of_a_complete_run_is_released(
+    ledger: Ledger, redis_client: Redis, budget: Budget
+) -> None:
+    scope = run_scope(ledger.run_id)
+    holds.set_hold(redis_client, scope, BUDGET, by="a worker")
+    budget.release()
+    assert budget.held() is None
+    holds.set_hold(redis_client, scope, "ask Mia")
+    budget.release()
+    assert budget.held() is not None
+
+
 def test_a_price_that_a_worker_lacked_is_tried_again(
     ledger: Ledger, redis_client: Redis, budget: Budget
 ) -> None:

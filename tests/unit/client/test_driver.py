@@ -586,6 +586,9 @@ class FakeStanding:
         self.on_renew()
         self.renewals += 1
 
+    def release(self) -> None:
+        self.why = ""
+
 
 def standing_driver(
     ledger: Ledger, workers: Workers, clock: Clock, standing: FakeStanding
@@ -682,3 +685,37 @@ def test_a_lost_chunk_is_not_sent_again_when_its_outcome_comes_at_last(
     driver.step()
     assert workers.sent_digests == ["d0", "d1", "d0"]
     assert ledger.counts().ok == 1
+
+
+@pytest.mark.parametrize("is_sent", [False, True])
+def test_a_held_run_for_which_all_is_known_is_complete(
+    ledger: Ledger, workers: Workers, clock: Clock, *, is_sent: bool
+) -> None:
+    """As when another run over the same data was paid for."""
+    fill(ledger, 2 * CHUNKS_PER_TASK)
+    digests = [f"d{n}" for n in range(2 * CHUNKS_PER_TASK)]
+    if is_sent:
+        ledger.mark_sent(digests, clock.now_s)
+    standing = FakeStanding()
+    standing.why = "spent"
+    workers.finish(*digests[:-1], run_id="another", is_told=False)
+    with pytest.raises(RunHeld):
+        standing_driver(ledger, workers, clock, standing).run(lambda _: None)
+    assert ledger.counts().settled == 2 * CHUNKS_PER_TASK - 1
+    workers.finish(digests[-1], run_id="another", is_told=False)
+    assert standing_driver(ledger, workers, clock, standing).run(lambda _: None)
+    assert workers.sent == []
+    assert standing.why == ""
+
+
+def test_a_held_run_whose_dead_chunk_is_requeued_is_not_complete(
+    ledger: Ledger, workers: Workers, clock: Clock
+) -> None:
+    fill(ledger, 1)
+    ledger.record([Outcome(digest="d0", kind="dead", run_id=ledger.run_id)])
+    workers.marks = {"d0": clock.now_s}
+    standing = FakeStanding()
+    standing.why = "spent"
+    with pytest.raises(RunHeld):
+        standing_driver(ledger, workers, clock, standing).run(lambda _: None)
+    assert workers.marks == {}
