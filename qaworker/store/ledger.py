@@ -22,7 +22,10 @@ from qaworker.store.tally import Counts
 
 # Rows of one transaction while the ledger is filled: some 4 MB of chunks in memory.
 _FILL_ROWS = 2_000
-_SENT_ROWS = 1_000
+_PAGE_ROWS = 1_000
+# The plus keeps SQLite from the index by state, which has all that is left sorted for each page; the
+# primary key has it in order.
+_UNSETTLED = "+state IN ('waiting', 'sent')"
 
 
 class Ledger:
@@ -169,26 +172,14 @@ class Ledger:
 
     def unsettled(self) -> Iterator[tuple[Chunk, str]]:
         """All chunks without an outcome with their digests, in document order, each digest once."""
-        last = 0
-        while rows := self._database.query(
-            "SELECT body, digest, seq FROM digest JOIN chunk USING (seq)"
-            " WHERE state IN ('waiting', 'sent') AND seq > ? ORDER BY seq LIMIT ?",
-            (last, _SENT_ROWS),
-        ):
-            for body, digest, last in rows:  # noqa: B007 - the next page begins after the last
-                yield unpack_chunk(body), digest
+        select = "SELECT body, digest, seq FROM digest JOIN chunk USING (seq)"
+        rows = self._walk(select, where=_UNSETTLED)
+        return ((unpack_chunk(body), digest) for body, digest, _ in rows)
 
     def unsettled_digests(self) -> Iterator[str]:
         """The digests of :meth:`unsettled`; recording while this is read is allowed."""
-        last = 0
-        while rows := self._database.query(
-            "SELECT digest, seq FROM digest"
-            # The index on it would have all that is left sorted for each page.
-            " WHERE +state IN ('waiting', 'sent') AND seq > ? ORDER BY seq LIMIT ?",
-            (last, _SENT_ROWS),
-        ):
-            for digest, last in rows:  # noqa: B007 - the next page begins after the last
-                yield digest
+        rows = self._walk("SELECT digest, seq FROM digest", where=_UNSETTLED)
+        return (digest for digest, _ in rows)
 
     def by_digests(self, digests: Iterable[str]) -> list[tuple[Chunk, str]]:
         """The chunks to send for some digests; unknown ones are left out."""
@@ -275,14 +266,8 @@ class Ledger:
 
         Marking and recording while this is read is allowed.
         """
-        last = 0
-        while rows := self._database.query(
-            "SELECT digest, sent_at, seq FROM digest"
-            " WHERE state = 'sent' AND seq > ? ORDER BY seq LIMIT ?",
-            (last, _SENT_ROWS),
-        ):
-            for digest, sent_at, last in rows:  # noqa: B007 - the next page begins after the last
-                yield digest, sent_at
+        rows = self._walk("SELECT digest, sent_at, seq FROM digest", where="state = 'sent'")
+        return ((digest, sent_at) for digest, sent_at, _ in rows)
 
     def record(self, outcomes: Iterable[Outcome]) -> int:
         """Store outcomes, all or none of them.
@@ -337,6 +322,15 @@ class Ledger:
         )
         for body, first_body, outcome_body in rows:
             yield unpack_chunk(body), unpack_outcome(outcome_body, first_body)
+
+    def _walk(self, select: str, *, where: str) -> Iterator[Any]:
+        """Rows, whose last column is ``seq``, in its order; between two pages nothing is open."""
+        last = 0
+        while rows := self._database.query(
+            f"{select} WHERE {where} AND seq > ? ORDER BY seq LIMIT ?", (last, _PAGE_ROWS)
+        ):
+            yield from rows
+            *_, last = rows[-1]
 
     def _read(self, name: str) -> str | None:
         rows = self._database.query("SELECT value FROM run WHERE name = ?", (name,))

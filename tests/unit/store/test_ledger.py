@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -276,18 +276,40 @@ def test_a_difference_of_description_is_named(
         ledger.describe(given)
 
 
-def test_asking_for_a_state_reads_no_more_than_it_returns(ledger: Ledger) -> None:
-    filled(ledger)
+def plans_of(ledger: Ledger, *questions: Callable[[], object]) -> list[str]:
+    """How SQLite answers each."""
     connection = ledger._database._connection
     statements: list[str] = []
     connection.set_trace_callback(statements.append)
-    ledger.waiting(2)
-    list(ledger.sent())
+    for ask in questions:
+        ask()
     connection.set_trace_callback(None)
-    assert len(statements) == 2
-    for statement in statements:
-        plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}"))
+    return [
+        " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}"))
+        for statement in statements
+    ]
+
+
+def test_asking_for_a_state_reads_no_more_than_it_returns(ledger: Ledger) -> None:
+    filled(ledger)
+    plans = plans_of(ledger, lambda: ledger.waiting(2), lambda: list(ledger.sent()))
+    assert len(plans) == 2
+    for plan in plans:
         assert "digest_by_state (state=?" in plan
+        assert "SCAN" not in plan
+        assert "TEMP B-TREE" not in plan
+
+
+def test_what_has_no_outcome_is_read_in_one_walk_however_many_pages_it_takes(
+    ledger: Ledger,
+) -> None:
+    filled(ledger)
+    plans = plans_of(
+        ledger, lambda: next(ledger.unsettled()), lambda: next(ledger.unsettled_digests())
+    )
+    assert len(plans) == 2
+    for plan in plans:
+        assert "SEARCH digest USING INTEGER PRIMARY KEY (rowid>?)" in plan
         assert "SCAN" not in plan
         assert "TEMP B-TREE" not in plan
 
