@@ -138,9 +138,11 @@ class Driver:
         return moved
 
     def _dispatch(self, rows: Sequence[tuple[Chunk, str]]) -> int:
-        """Send chunks in tasks; they are marked as sent first, as what is marked can be missed."""
+        """Send chunks in tasks; each is marked as sent just before, as what is marked can be missed.
+
+        However this ends, one task at most is marked and not sent.
+        """
         now = self._reader.now_s()
-        self._ledger.mark_sent([digest for _, digest in rows], now)
         tasks = 0
         is_budgeted = self._ledger.budget_micros is not None
         for start in range(0, len(rows), self._chunks_per_task):
@@ -154,14 +156,9 @@ class Driver:
                 self._ledger.run_id,
                 is_budgeted=is_budgeted,
             )
-            try:
-                self._heed()
-                self._sender.send(batch, now)
-            except StoreUnavailable:
-                # This batch may have been sent; those behind it were not.
-                behind = rows[start + self._chunks_per_task :]
-                self._ledger.mark_waiting([digest for _, digest in behind])
-                raise
+            self._heed()
+            self._ledger.mark_sent(digests, now)
+            self._sender.send(batch, now)
             tasks += 1
         return tasks
 

@@ -719,3 +719,27 @@ def test_a_held_run_whose_dead_chunk_is_requeued_is_not_complete(
     with pytest.raises(RunHeld):
         standing_driver(ledger, workers, clock, standing).run(lambda _: None)
     assert workers.marks == {}
+
+
+class Ended(BaseException):
+    """The process ended: Ctrl-C, or worse."""
+
+
+def test_whatever_ends_a_submission_leaves_one_task_in_doubt_at_most(
+    ledger: Ledger, workers: Workers, clock: Clock
+) -> None:
+    fill(ledger, 10 * CHUNKS_PER_TASK)
+
+    def end_at_the_fourth(_: Batch) -> None:
+        # What a KILL would leave of the ledger.
+        assert len(list(ledger.sent())) == (len(workers.sent) + 1) * CHUNKS_PER_TASK
+        if len(workers.sent) == 3:
+            raise Ended
+
+    workers.on_send = end_at_the_fourth
+    with pytest.raises(Ended):
+        make_driver(ledger, workers, clock).send()
+    workers.on_send = lambda _: None
+    assert make_driver(ledger, workers, clock).send() == 6 * CHUNKS_PER_TASK
+    starts = [batch.digests[0] for batch in workers.sent]
+    assert starts == [f"d{n * CHUNKS_PER_TASK}" for n in range(10) if n != 3]
