@@ -54,7 +54,7 @@ class Driver:
         config: GenerationConfig,
         model: str,
         standing: Standing | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
         self._reader = reader

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from qaworker.engine.batches import Batch
 from qaworker.limits.budget import state
 from qaworker.llm.addresses import outcome_digest
 from qaworker.models import Chunk, GenerationConfig
+from qaworker.store.connections import now_s
 from qaworker.store.dead_letters import UNREADABLE, DeadLetter, DeadLetters
 from qaworker.store.reopening import reopen
 
@@ -66,7 +66,7 @@ def requeue(redis: Redis, letters: Iterable[DeadLetter], keep: timedelta) -> Req
     done = Requeued()
     store = DeadLetters(redis)
     for batch, queue, of in _batches(letters, done):
-        now = time.time()
+        now = now_s(redis)
         marked_at = now if queue else UNSENT
         is_budgeted = state(redis, batch.run_id).budget_micros is not None
         reopen(redis, batch.run_id, batch.digests, marked_at=marked_at, keep=keep)

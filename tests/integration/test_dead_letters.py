@@ -15,12 +15,13 @@ import pytest
 from redis import Redis
 
 from qaworker import keys
+from qaworker.app import SENT_HEADER
 from qaworker.client.requeueing import requeue
 from qaworker.client.senders import QueueSender
 from qaworker.engine.batches import parse_batch
 from qaworker.errors import StoreUnavailable
 from qaworker.models import Outcome, OutcomeKind
-from qaworker.store.connections import connect, connect_async
+from qaworker.store.connections import connect, connect_async, now_s
 from qaworker.store.counters import Counts
 from qaworker.store.dead_letters import (
     UNREADABLE,
@@ -223,6 +224,19 @@ def test_requeued_chunks_are_exactly_those_with_all_their_attempts(
     marks = OutcomeReader(redis_client).requeued("run")
     assert marks.keys() == {one.digest for one in letters}
     assert all(before_s <= at <= time.time() for at in marks.values())
+
+
+def test_what_is_requeued_has_the_time_of_redis_whatever_this_host_says(
+    redis_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = letter(0)
+    before_s = now_s(redis_client)
+    monkeypatch.setattr(time, "time", lambda: before_s - 3600)
+    requeue(redis_client, [one], KEEP)
+    marks = OutcomeReader(redis_client).requeued("run")
+    message = json.loads(redis_client.lindex(keys.queue(keys.DEFAULT_QUEUE), 0))
+    assert marks == {one.digest: message["headers"][SENT_HEADER]}
+    assert before_s <= marks[one.digest] <= now_s(redis_client)
 
 
 def test_the_client_does_not_miss_a_requeued_message_that_waits(redis_client: Redis) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -743,3 +745,7 @@ def test_whatever_ends_a_submission_leaves_one_task_in_doubt_at_most(
     assert make_driver(ledger, workers, clock).send() == 6 * CHUNKS_PER_TASK
     starts = [batch.digests[0] for batch in workers.sent]
     assert starts == [f"d{n * CHUNKS_PER_TASK}" for n in range(10) if n != 3]
+
+
+def test_a_host_whose_clock_is_set_changes_no_interval() -> None:
+    assert signature(Driver).parameters["clock"].default is time.monotonic
