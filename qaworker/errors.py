@@ -55,7 +55,10 @@ class ExitCode(IntEnum):
     """Redis is away, or the run is not complete: the same command goes on."""
     NOT_ALLOWED = 77
     CONFIG = 78
+    HUNG_UP = 129
+    """The terminal was closed; like the next two, 128 and the number of the signal."""
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 class QAWorkerError(Exception):

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from qaworker import logs, settings
-from qaworker.cli import amounts, progress, runs, spending
+from qaworker.cli import amounts, interrupts, progress, runs, spending
 from qaworker.errors import ConfigError, ExitCode
 from qaworker.store.ledger import Ledger
 
@@ -31,6 +31,7 @@ def command(
     logs.configure("info" if verbose else "warning", values.log_format)
     console = progress.console()
     with ExitStack() as stack:
+        stack.enter_context(interrupts.heeded())
         ledger = stack.enter_context(Ledger.open(run_dir))
         if not ledger.filled:
             raise ConfigError(f"{run_dir}: its dataset was not read to the end: submit it again")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from qaworker import logs, settings
-from qaworker.cli import amounts, progress, runs, spending
+from qaworker.cli import amounts, interrupts, progress, runs, spending
 from qaworker.cli.request import read_request, request_options
 from qaworker.client.intake import prepare
 from qaworker.errors import ExitCode
@@ -53,6 +53,7 @@ def command(
     spending.check(values, request.model, budget)
     console = progress.console()
     with ExitStack() as stack:
+        stack.enter_context(interrupts.heeded())
         redis = stack.enter_context(runs.outcomes_redis(values))
         broker = stack.enter_context(runs.queue_redis(values)) if use_celery else None
         with progress.reading(console) as on_document:

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from qaworker import translations
-from qaworker.errors import ExitCode, QAWorkerError
+from qaworker.cli import interrupts
+from qaworker.errors import QAWorkerError
 
 # Name -> what --help says of it; kept here so that help imports no command.
 COMMANDS = {
@@ -70,9 +71,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit status is an ExitCode, or what the command returned."""
     try:
         result: Any = root.main(arguments, prog_name="qaworker", standalone_mode=False)
-    except click.exceptions.Abort:
+    except click.exceptions.Abort as error:
         print("qaworker: interrupted", file=sys.stderr)  # noqa: T201, logging is not set up yet
-        return ExitCode.INTERRUPTED
+        return interrupts.status_of(error.__cause__)
     except click.ClickException as error:
         error.show()
         return error.exit_code

@@ -15,7 +15,7 @@ import click
 from redis import Redis
 from rich.console import Console
 
-from qaworker.cli import progress
+from qaworker.cli import interrupts, progress
 from qaworker.client.budget import Budget
 from qaworker.client.driver import CHUNKS_PER_TASK, Driver
 from qaworker.client.senders import QUEUE_OF, QueueSender, Sender
@@ -166,14 +166,18 @@ def drive(
     held: Callable[[], Sequence[str]] = tuple,
     timeout_s: float | None = None,
 ) -> ExitCode:
-    """Bring a run to its end, showing how it goes; OK, TRY_AGAIN after a time-out, or INTERRUPTED."""
+    """Bring a run to its end, showing how it goes.
+
+    Returns:
+        OK, TRY_AGAIN after a time-out, or that of what interrupted it.
+    """
     before = ledger.counts()
     try:
         with progress.running(console, before, held) as on_progress:
             complete = driver.run(on_progress, timeout_s=timeout_s)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         complete = False
-        code = ExitCode.INTERRUPTED
+        code = interrupts.status_of(interrupt)
     else:
         code = ExitCode.OK if complete else ExitCode.TRY_AGAIN
     if complete and 0 < before.settled == before.chunks:

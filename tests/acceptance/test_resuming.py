@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from tests.acceptance.site import Site, check_complete, check_log
+from tests.support.waiting import wait_until
 
 CHUNKS = 120
 FEW_CALLS = {"QAWORKER_CALLS_IN_FLIGHT": "12"}
@@ -56,8 +57,19 @@ def test_killed_in_process_only_what_was_in_flight_is_called_again(site: Site) -
     check_complete(site, "run", CHUNKS)
 
 
+# The signals a command gets, and its exit status. `timeout` sends its child TERM twice.
+ENDS = {
+    "Ctrl-C": ((signal.SIGINT,), 130),
+    "TERM": ((signal.SIGTERM, signal.SIGTERM), 143),
+    "a hang-up": ((signal.SIGHUP,), 129),
+}
+
+
 @pytest.mark.parametrize("options", [(), ("--use-celery",)], ids=["in process", "celery"])
-def test_an_interrupted_run_goes_on(site: Site, options: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("signals", "status"), ENDS.values(), ids=ENDS)
+def test_an_interrupted_run_goes_on(
+    site: Site, options: tuple[str, ...], signals: tuple[signal.Signals, ...], status: int
+) -> None:
     chunks = 40
     dataset = site.dataset(chunks)
     site.simulate("--latency", "0.3")
@@ -65,8 +77,9 @@ def test_an_interrupted_run_goes_on(site: Site, options: tuple[str, ...]) -> Non
         site.worker(**FEW_CALLS)
     client = site.generate(dataset, "run", *options, **FEW_CALLS)
     site.wait_calls(chunks // 4)
-    client.signal(signal.SIGINT)
-    assert client.wait_exit(20) == 130
+    for number in signals:
+        client.signal(number)
+    assert client.wait_exit(20) == status
     assert "the same command goes on" in client.output
     assert "Traceback" not in client.output
 
@@ -74,6 +87,22 @@ def test_an_interrupted_run_goes_on(site: Site, options: tuple[str, ...]) -> Non
     assert again.wait_exit(60) == 0, again.output
     assert site.api.stats()["max_calls_per_chunk"] == 1
     check_complete(site, "run", chunks)
+
+
+def test_a_terminated_collect_goes_on(site: Site) -> None:
+    dataset = site.dataset(4)
+    site.simulate()
+    run = site.directory / "run"
+    site.finish(site.command("submit", "--input-file", dataset, "--output", run))
+    client = site.command("collect", run, "-v")
+    wait_until(lambda: "no worker process answers" in client.output, 30, "the run to wait")
+    client.terminate()
+    assert client.wait_exit(20) == 143
+    assert "0 of 4 chunks have an outcome: the same command goes on" in client.output
+
+    site.worker()
+    site.finish(site.command("collect", run))
+    check_complete(site, "run", 4)
 
 
 def test_a_run_directory_admits_one_command(site: Site) -> None:
