@@ -23,7 +23,6 @@ from qaworker.client.planning import (
     Terms,
     answered_in,
     make_plan,
-    recorded_in,
 )
 from qaworker.errors import ExitCode, RunDirectoryError, StoreUnavailable
 from qaworker.limits.rates import Rates, rate_table
@@ -34,7 +33,7 @@ from qaworker.status.spans import spoken
 from qaworker.store import heartbeats
 from qaworker.store.connections import connect, require
 from qaworker.store.database import DATABASE_NAME
-from qaworker.store.ledger import Ledger
+from qaworker.store.looking import look
 from qaworker.store.outcomes import OutcomeReader
 
 # Who plans may have no Redis yet, and should not wait for it.
@@ -146,8 +145,8 @@ def _what_is_known(redis: Redis | None, console: Console, directory: Path) -> li
     known: list[Known] = [] if redis is None else [answered_in(OutcomeReader(redis))]
     if (directory / DATABASE_NAME).is_file():
         try:
-            with Ledger.open(directory) as ledger:
-                known.append(recorded_in(ledger))
+            # Also where Redis has forgotten it.
+            known.append(look(directory).settled.intersection)
         except RunDirectoryError as error:
             console.print(
                 f"not looking into the run: {error}", style="yellow", markup=False, soft_wrap=True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Final, Literal
@@ -17,7 +18,6 @@ from qaworker.llm.prices import Price, cost_micros, most_micros
 from qaworker.llm.reasoning import REASONING_TOKENS, admitted_effort, is_reasoning
 from qaworker.llm.request import output_cap
 from qaworker.models import Chunk, GenerationConfig, Language, ReasoningEffort, Usage
-from qaworker.store.ledger import Ledger
 from qaworker.store.outcomes import OutcomeReader, settles
 
 # What the room for a pair in qaworker.llm.request was measured by, without its reserve.
@@ -31,7 +31,7 @@ LATENCY_S: Final = 6.0
 """Assumed of a call: three pairs from a small model, at about 50 tokens a second."""
 
 Bound = Literal["nothing", "requests", "tokens", "calls in flight"]
-Known = Callable[[Sequence[str]], set[str]]
+Known = Callable[[Sequence[str]], AbstractSet[str]]
 """Which of some digests have an outcome already."""
 
 
@@ -91,12 +91,6 @@ def answered_in(reader: OutcomeReader) -> Known:
         return {digest for digest, o in reader.fetch(digests).items() if settles(o, "")}
 
     return known
-
-
-def recorded_in(ledger: Ledger) -> Known:
-    """What has an outcome in a run that goes on, also where Redis has forgotten it."""
-    recorded = {outcome.digest for _, outcome in ledger.results()}
-    return recorded.intersection
 
 
 def make_plan(

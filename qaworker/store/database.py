@@ -74,10 +74,12 @@ class Database:
     when it is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, mode: str = "rwc") -> None:
         self._path = path
+        # As an address, so that its mode can be said.
+        address = f"{path.absolute().as_uri()}?mode={mode}"
         with self._errors():
-            self._connection = sqlite3.connect(path, isolation_level=None)
+            self._connection = sqlite3.connect(address, uri=True, isolation_level=None)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -95,14 +97,43 @@ class Database:
             raise
         return database
 
+    @classmethod
+    def look_into(cls, path: Path) -> Self:
+        """Open a run's file for reading, which another process may be writing.
+
+        Raises:
+            ConfigError: the file is something else, damaged, or made by a newer version.
+            RunDirectoryError: the file cannot be read, or has no tables yet.
+        """
+        # Not "ro", which leaves the files of the write-ahead log behind.
+        database = cls(path, mode="rw")
+        try:
+            database.query("PRAGMA query_only = ON")
+            database._check()
+        except BaseException:
+            database.close()
+            raise
+        return database
+
     def _prepare(self) -> None:
-        if not self.query("SELECT 1 FROM sqlite_master LIMIT 1"):
+        if self._is_empty():
             with self._errors():
                 self._connection.executescript(
                     f"BEGIN IMMEDIATE; {_SCHEMA}"
                     f"PRAGMA application_id = {_APPLICATION_ID};"
                     f"PRAGMA user_version = {_VERSION}; COMMIT"
                 )
+        self._check()
+        self.query("PRAGMA journal_mode = WAL")
+        self.query("PRAGMA synchronous = NORMAL")
+        self.query(f"PRAGMA cache_size = -{_CACHE_KIB}")
+
+    def _is_empty(self) -> bool:
+        return not self.query("SELECT 1 FROM sqlite_master LIMIT 1")
+
+    def _check(self) -> None:
+        if self._is_empty():
+            raise RunDirectoryError(f"{self._path} is empty: its command has yet to begin")
         if self.query("PRAGMA application_id") != [(_APPLICATION_ID,)]:
             raise ConfigError(f"{self._path} is not a run's file: give another --output")
         ((version,),) = self.query("PRAGMA user_version")
@@ -111,9 +142,6 @@ class Database:
                 f"{self._path} was made by a newer version of qaworker:"
                 " use that one, or give another --output"
             )
-        self.query("PRAGMA journal_mode = WAL")
-        self.query("PRAGMA synchronous = NORMAL")
-        self.query(f"PRAGMA cache_size = -{_CACHE_KIB}")
 
     def close(self) -> None:
         """Merge the log into the file and let go of it."""
