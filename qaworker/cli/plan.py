@@ -14,6 +14,7 @@ from rich.console import Console
 
 from qaworker import logs, settings
 from qaworker.cli import amounts, progress, scopes
+from qaworker.cli.fitting import NOTHING, Spent, spent_of, verdict
 from qaworker.cli.request import read_request, request_options
 from qaworker.client.intake import Intake, Request
 from qaworker.client.planning import (
@@ -33,7 +34,7 @@ from qaworker.status.spans import spoken
 from qaworker.store import heartbeats
 from qaworker.store.connections import connect, require
 from qaworker.store.database import DATABASE_NAME
-from qaworker.store.looking import look
+from qaworker.store.looking import Seen, look
 from qaworker.store.outcomes import OutcomeReader
 
 # Who plans may have no Redis yet, and should not wait for it.
@@ -59,7 +60,8 @@ def command(
     """Show what `generate` with the same options will take: calls, tokens, dollars and time.
 
     Nothing is sent, spent or written. What the run or Redis knows already costs nothing; without
-    Redis all is taken for new. With --budget it says whether the rest of the run fits in so much.
+    Redis all is taken for new. With --budget it says whether the run fits in so much, with what it
+    has spent already.
     """
     values = settings.load()
     logs.configure("warning", values.log_format)
@@ -69,7 +71,12 @@ def command(
     console = progress.console()
     with ExitStack() as stack:
         redis = _redis(stack, console, values)
-        known = _what_is_known(redis, console, directory)
+        seen = _look(console, directory)
+        known: list[Known] = [] if redis is None else [answered_in(OutcomeReader(redis))]
+        if seen is not None:
+            # Also where Redis has forgotten it.
+            known.append(seen.settled.intersection)
+        spent = spent_of(seen, redis, price_of(request.model, values.prices_file))
         living = len(heartbeats.living(redis)) if redis is not None else 0
         processes = celery_workers or (living if use_celery else 1) or 1
         with progress.reading(console) as on_document:
@@ -84,9 +91,9 @@ def command(
         )
     read = {"documents": intake.documents, "skipped_rows": intake.skipped_rows}
     if as_json:
-        click.echo(json.dumps(read | described(plan, budget)))
+        click.echo(json.dumps(read | described(plan, budget, spent)))
     else:
-        click.echo(page(plan, budget=budget, **read))
+        click.echo(page(plan, budget=budget, spent=spent, **read))
     return ExitCode.OK
 
 
@@ -140,18 +147,16 @@ def _redis(stack: ExitStack, console: Console, values: Settings) -> Redis | None
     return redis
 
 
-def _what_is_known(redis: Redis | None, console: Console, directory: Path) -> list[Known]:
-    """Where outcomes may be."""
-    known: list[Known] = [] if redis is None else [answered_in(OutcomeReader(redis))]
+def _look(console: Console, directory: Path) -> Seen | None:
+    """What the run has recorded; None where there is none yet."""
     if (directory / DATABASE_NAME).is_file():
         try:
-            # Also where Redis has forgotten it.
-            known.append(look(directory).settled.intersection)
+            return look(directory)
         except RunDirectoryError as error:
             console.print(
                 f"not looking into the run: {error}", style="yellow", markup=False, soft_wrap=True
             )
-    return known
+    return None
 
 
 def plan_line(plan: Plan) -> str:
@@ -166,7 +171,14 @@ def plan_line(plan: Plan) -> str:
     return "; ".join(parts)
 
 
-def page(plan: Plan, *, documents: int, skipped_rows: int, budget: int | None = None) -> str:
+def page(
+    plan: Plan,
+    *,
+    documents: int,
+    skipped_rows: int,
+    budget: int | None = None,
+    spent: Spent = NOTHING,
+) -> str:
     """Everything a person could want."""
     skipped = f", {skipped_rows:,} bad rows left out" if skipped_rows else ""
     known = f", {plan.known:,} of them known already" if plan.known else ""
@@ -181,11 +193,11 @@ def page(plan: Plan, *, documents: int, skipped_rows: int, budget: int | None = 
         "time": _time(plan),
     }
     if budget is not None:
-        rows["budget"] = _fit(plan, budget)
+        rows["budget"] = verdict(plan, budget, spent)
     return "\n".join(f"{name:<15}{value}" for name, value in rows.items())
 
 
-def described(plan: Plan, budget: int | None = None) -> dict[str, Any]:
+def described(plan: Plan, budget: int | None = None, spent: Spent = NOTHING) -> dict[str, Any]:
     """Everything a program could want; dollars are numbers, null where there is none."""
     return {
         "model": plan.terms.model,
@@ -198,6 +210,7 @@ def described(plan: Plan, budget: int | None = None) -> dict[str, Any]:
         "dollars": None if plan.cost_micros is None else plan.cost_micros / 1e6,
         "most_dollars": None if plan.most_micros is None else plan.most_micros / 1e6,
         "budget_dollars": None if budget is None else budget / 1e6,
+        "spent_dollars": None if plan.cost_micros is None else spent.taken_micros / 1e6,
         "seconds": round(plan.seconds, 1),
         "bound_by": plan.bound_by,
         "rpm": plan.terms.rates.rpm,
@@ -213,14 +226,6 @@ def _cost(plan: Plan) -> str:
     if plan.cost_micros is None or plan.most_micros is None:
         return "price unknown"
     return f"about {dollars(plan.cost_micros)}, at most {dollars(plan.most_micros)}"
-
-
-def _fit(plan: Plan, budget: int) -> str:
-    if budget >= (plan.most_micros or 0):
-        return f"{dollars(budget)}: all of it fits"
-    if budget >= (plan.cost_micros or 0):
-        return f"{dollars(budget)}: it fits if answers are as long as is expected"
-    return f"{dollars(budget)}: too little; the run will be held, and go on with a larger one"
 
 
 def _time(plan: Plan) -> str:

@@ -14,6 +14,7 @@ from qaworker.client.recording import NOTICES_AT_ONCE
 from qaworker.corpus import tokens
 from qaworker.limits.rates import Rates
 from qaworker.llm.counting import Counter, input_tokens, most_input_tokens
+from qaworker.llm.estimates import Estimates
 from qaworker.llm.prices import Price, cost_micros, most_micros
 from qaworker.llm.reasoning import REASONING_TOKENS, admitted_effort, is_reasoning
 from qaworker.llm.request import output_cap
@@ -65,7 +66,9 @@ class Plan:
     cost_micros: int | None
     """Estimated, in micro-dollars at the standard price, nothing read from the cache."""
     most_micros: int | None
-    """What all calls reserve of a budget; calls that are repeated come on top."""
+    """What a budget must cover, so that no call is refused; calls that are repeated come on top."""
+    most_call_micros: int | None
+    """What the dearest call reserves of it where workers have learnt nothing yet."""
     seconds: float
     """Estimated, at the known limits and ``LATENCY_S`` a call."""
     bound_by: Bound
@@ -82,6 +85,9 @@ class _Sums:
     output: int = 0
     most_output: int = 0
     most_micros: int = 0
+    most_call_micros: int = 0
+    more_reserved_micros: int = 0
+    """By a call than it can cost."""
 
 
 def answered_in(reader: OutcomeReader) -> Known:
@@ -111,6 +117,7 @@ def make_plan(
     """
     sums = _Sums()
     count = count or tokens.counter(terms.model)
+    unlearnt = Estimates()
     for prompt in prompts(_unknown(chunks, known, sums), terms.config.batch_chunks):
         read = input_tokens(prompt, count)
         cap = output_cap(prompt, terms.config, terms.model)
@@ -119,7 +126,12 @@ def make_plan(
         sums.output += min(cap, _usual_output(prompt, terms))
         sums.most_output += cap
         if terms.price is not None:
-            sums.most_micros += most_micros(most_input_tokens(read), cap, terms.price)
+            most = most_micros(most_input_tokens(read), cap, terms.price)
+            reckoned = unlearnt.tokens(prompt, terms.config, terms.model)
+            reserved = most_micros(most_input_tokens(reckoned.input), cap, terms.price)
+            sums.most_micros += most
+            sums.most_call_micros = max(sums.most_call_micros, reserved)
+            sums.more_reserved_micros = max(sums.more_reserved_micros, reserved - most)
     seconds, bound_by = _duration(sums, terms)
     usage, price = Usage(input=sums.input, output=sums.output), terms.price
     return Plan(
@@ -130,7 +142,9 @@ def make_plan(
         output_tokens=sums.output,
         most_output_tokens=sums.most_output,
         cost_micros=None if price is None else cost_micros(usage, price),
-        most_micros=None if price is None else sums.most_micros,
+        # A call is refused by what it reserves, when those before it have cost what they did.
+        most_micros=None if price is None else sums.most_micros + sums.more_reserved_micros,
+        most_call_micros=None if price is None else sums.most_call_micros,
         seconds=seconds,
         bound_by=bound_by,
         terms=terms,

@@ -279,7 +279,8 @@ class Purse:
             reason, why = BUDGET_UNKNOWN, "Redis has lost it; the run's own command opens it again"
         else:
             reason = BUDGET
-            why = f"{dollars(state.spent_micros)} of {dollars(state.budget_micros)} spent"
+            spent = f"{dollars(state.spent_micros)} of {dollars(state.budget_micros)} spent"
+            why = f"{spent}, and the next call may cost {dollars(micros)}"
         now = await self._hold(run_id, reason, why)
         if now.covers(micros):
             await self._holds.release(run_scope(run_id))

@@ -6,6 +6,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from qaworker.models import Usage
+from qaworker.store import tally
 from qaworker.store.database import Database, existing
 
 
@@ -16,6 +18,8 @@ class Seen:
     run_id: str
     settled: frozenset[str]
     """Digests that have an outcome: about 100 bytes each."""
+    usage: Usage
+    """Paid for by this run."""
 
 
 def look(directory: Path) -> Seen:
@@ -30,4 +34,6 @@ def look(directory: Path) -> Seen:
         settled = database.stream(
             "SELECT digest FROM digest WHERE state NOT IN ('waiting', 'sent')"
         )
-        return Seen(run_id, frozenset(digest for (digest,) in settled))
+        digests = frozenset(digest for (digest,) in settled)
+        counts = tally.counts({}, database.query("SELECT * FROM tally"))
+        return Seen(run_id, digests, counts.usage)

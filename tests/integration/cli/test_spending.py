@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from qaworker.store.holds import holds
 from qaworker.store.ledger import Ledger
 from tests.support.commands import LONGEST_S, Run
 from tests.support.processes import QAWORKER, child_environment
@@ -139,3 +140,33 @@ def test_a_budget_below_what_is_spent_is_refused_in_one_line(
     assert ran.code == 78
     complaint = ran.err.splitlines()[-1]
     assert re.search(r"spent \$(\S+) already: give a --budget of \$\1 or more$", complaint)
+
+
+def test_a_plan_and_the_run_agree_on_what_a_budget_pays_for(
+    run: Run, env: dict[str, str], dataset: Path, redis_client: Redis
+) -> None:
+    given = ("--input-file", dataset, "--output", "run")
+
+    def planned(budget: float) -> str:
+        ran = run("plan", *given, "--budget", f"{budget:.6f}", **env)
+        assert (ran.code, ran.err) == (0, "")
+        return ran.out.splitlines()[-1]
+
+    def generated(budget: float) -> int:
+        return run("generate", *given, "--budget", f"{budget:.6f}", **env).code
+
+    most = json.loads(run("plan", *given, "--json", **env).out)["most_dollars"]
+    assert planned(most - 1e-6).endswith(
+        "too little; the run will be held, and go on with a larger one"
+    )
+    assert generated(most - 1e-6) == 75
+    (hold,) = holds(redis_client)
+    assert re.fullmatch(r"\$0.0000 of (\$\S+) spent, and the next call may cost \1", hold.detail)
+    assert planned(most).endswith(": all of it fits")
+    assert generated(most) == 0
+
+    spent = json.loads(run("plan", *given, "--json", **env).out)["spent_dollars"]
+    assert 0 < spent < most
+    assert planned(spent).endswith(" spent already): all of it fits")
+    assert planned(spent - 1e-6).endswith(" spent already): refused, as it is less than that")
+    assert generated(spent - 1e-6) == 78

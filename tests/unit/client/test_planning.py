@@ -12,6 +12,7 @@ from qaworker.engine import sharing
 from qaworker.limits.rates import Rates
 from qaworker.llm.addresses import outcome_digest
 from qaworker.llm.counting import input_tokens, most_input_tokens
+from qaworker.llm.estimates import Estimates
 from qaworker.llm.prices import Price, cost_micros, most_micros
 from qaworker.llm.request import output_cap
 from qaworker.models import Chunk, GenerationConfig, Language, ReasoningEffort, Usage
@@ -77,10 +78,30 @@ def test_the_sums_are_those_of_the_calls(language: Language, batch_chunks: int) 
     assert 0 < plan.output_tokens < plan.most_output_tokens
     usage = Usage(input=plan.input_tokens, output=plan.output_tokens)
     assert plan.cost_micros == cost_micros(usage, PRICE)
-    assert plan.most_micros == sum(
+    most = [
         most_micros(most_input_tokens(tokens), cap, PRICE)
         for tokens, cap in zip(read, caps, strict=True)
-    )
+    ]
+    first = [reserved_at_first(call, given) for call in calls]
+    assert plan.most_call_micros == max(first)
+    # All but the last cost what they can at most; the last one reserves, before it is made.
+    assert plan.most_micros == sum(most) + max(a - b for a, b in zip(first, most, strict=True))
+
+
+def reserved_at_first(call: Sequence[Chunk], given: Terms) -> int:
+    """What a worker reserves for a call before it has an answer to learn from."""
+    reckoned = Estimates().tokens(call, given.config, given.model)
+    return most_micros(most_input_tokens(reckoned.input), reckoned.output_cap, PRICE)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("model", ["gpt-4o-mini", "gpt-5-mini"])
+def test_one_call_can_be_paid_for_with_what_it_takes_at_most(
+    model: str, language: Language
+) -> None:
+    given = terms(model)
+    plan = planned([chunk(1, language)], given)
+    assert plan.most_micros == reserved_at_first([chunk(1, language)], given)
 
 
 def test_a_repeated_text_is_asked_once() -> None:
@@ -105,7 +126,7 @@ def test_what_is_known_anywhere_costs_nothing() -> None:
 
 def test_without_a_price_there_are_no_dollars() -> None:
     plan = planned(mixed(3), terms(price=None))
-    assert (plan.cost_micros, plan.most_micros) == (None, None)
+    assert (plan.cost_micros, plan.most_micros, plan.most_call_micros) == (None, None, None)
     assert plan.input_tokens > 0
 
 
@@ -150,4 +171,4 @@ def test_tokens_of_both_directions_fill_a_limit() -> None:
 def test_nothing_takes_no_time() -> None:
     plan = planned([], terms(rates=Rates(rpm=1, tpm=1)))
     assert (plan.calls, plan.seconds, plan.bound_by) == (0, 0.0, "nothing")
-    assert (plan.cost_micros, plan.most_micros) == (0, 0)
+    assert (plan.cost_micros, plan.most_micros, plan.most_call_micros) == (0, 0, 0)

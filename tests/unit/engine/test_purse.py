@@ -278,7 +278,8 @@ def test_a_run_is_held_when_nothing_that_may_come_back_is_enough() -> None:
 
     assert run(scenario()) == [RUN]
     hold = holds.held[run_scope(RUN)]
-    assert (hold.reason, hold.detail) == (BUDGET, "$0.0002 of $0.0012 spent")
+    told = "$0.0002 of $0.0012 spent, and the next call may cost $0.0010"
+    assert (hold.reason, hold.detail) == (BUDGET, told)
     assert budgets.state(RUN).reserved_micros == 0
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from qaworker.errors import ConfigError, RunDirectoryError
-from qaworker.models import Chunk, Outcome
+from qaworker.models import Chunk, Outcome, Usage
 from qaworker.store.database import DATABASE_NAME
 from qaworker.store.ledger import Ledger
 from qaworker.store.looking import look
 from qaworker.store.run_lock import LOCK_NAME
 
 DIGESTS = ("ok", "rejected", "dead", "sent", "waiting")
+USAGE = Usage(input=300, output=90)
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def ledger(tmp_path: Path) -> Ledger:
     made.mark_sent(DIGESTS[:-1], now=5.0)
     made.record(
         [
-            Outcome(digest="ok", kind="ok"),
+            Outcome(digest="ok", kind="ok", run_id=made.run_id, usage=USAGE),
             Outcome(digest="rejected", kind="rejected", reason="no_pairs"),
             Outcome(digest="dead", kind="dead", reason="refused"),
         ]
@@ -45,6 +46,7 @@ def test_a_run_that_is_at_work_is_seen_and_goes_on(ledger: Ledger, tmp_path: Pat
         seen = look(tmp_path)
         ledger.record([Outcome(digest="sent", kind="ok")])
     assert seen.run_id == ledger.run_id
+    assert seen.usage == USAGE
     assert seen.settled == {"ok", "rejected", "dead"}
     assert look(tmp_path).settled == {"ok", "rejected", "dead", "sent"}
 
