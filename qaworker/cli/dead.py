@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -171,11 +170,11 @@ def _selection(
     older_than: timedelta | None,
     newer_than: timedelta | None,
 ) -> Selection:
-    from qaworker.client.cancelling import run_id_of
+    from qaworker.cli.scopes import run_id_meant
 
     if "" in digests:  # a script's variable that is not set would mean all
         raise click.UsageError("a DIGEST is empty: give how it begins, or none for all")
-    run_id = run_id_of(Path(run)) if run is not None and Path(run).is_dir() else run
+    run_id = None if run is None else run_id_meant(run)
     return Selection(digests, run_id, reason, older_than, newer_than)
 
 

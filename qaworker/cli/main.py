@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import click
 
 from qaworker import translations
 from qaworker.cli import interrupts
-from qaworker.errors import QAWorkerError
+from qaworker.errors import ExitCode, QAWorkerError
 
 # Name -> what --help says of it; kept here so that help imports no command.
 COMMANDS = {
@@ -69,6 +71,11 @@ def root() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit status is an ExitCode, or what the command returned."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if (shown := _not_text(arguments)) is not None:
+        told = f"{shown} is not UTF-8: write it so, and rename a file of such a name"
+        print(f"qaworker: {told}", file=sys.stderr)  # noqa: T201, for a person
+        return ExitCode.USAGE
     try:
         result: Any = root.main(arguments, prog_name="qaworker", standalone_mode=False)
     except click.exceptions.Abort as error:
@@ -84,3 +91,13 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"qaworker: {line}", file=sys.stderr)  # noqa: T201, for a person
         return int(error.exit_code)
     return int(result or 0)
+
+
+def _not_text(arguments: Iterable[str]) -> str | None:
+    """The first argument that no JSON, database or Redis could take, for a person."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            return os.fsencode(argument).decode(errors="backslashreplace")
+    return None

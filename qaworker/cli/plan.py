@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -149,7 +150,8 @@ def _redis(stack: ExitStack, console: Console, values: Settings) -> Redis | None
 
 def _look(console: Console, directory: Path) -> Seen | None:
     """What the run has recorded; None where there is none yet."""
-    if (directory / DATABASE_NAME).is_file():
+    # Path.is_file() raises where a name is longer than a file's can be.
+    if os.path.isfile(directory / DATABASE_NAME):  # noqa: PTH113
         try:
             return look(directory)
         except RunDirectoryError as error:

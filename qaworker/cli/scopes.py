@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,8 +42,8 @@ def scope_of(text: str, settings: Settings, accounts: frozenset[str]) -> str:
         UsageError: it is none, or which account is meant cannot be told.
     """
     kind, _, run = text.partition(":")
-    if kind == "run" and Path(run).is_dir():
-        return holds.run_scope(cancelling.run_id_of(Path(run)))
+    if kind == "run" and (run_id := run_id_meant(run)) != run:
+        return holds.run_scope(run_id)
     try:
         scope = holds.parse_scope(text, account_meant(settings, accounts))
     except ValueError as error:
@@ -55,6 +56,17 @@ def scope_of(text: str, settings: Settings, accounts: frozenset[str]) -> str:
     raise click.UsageError(
         f"no worker answers, and OPENAI_API_KEY is not set: name the account, as in {scope}1a2b3c4d"
     )
+
+
+def run_id_meant(text: str) -> str:
+    """The id of the run in a directory; what is none is taken for an id.
+
+    Raises:
+        ConfigError: there is no run in that directory.
+    """
+    # Path.is_dir() raises where a name is longer than a file's can be.
+    is_directory = os.path.isdir(text)  # noqa: PTH112
+    return cancelling.run_id_of(Path(text)) if is_directory else text
 
 
 def account_meant(settings: Settings, accounts: frozenset[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import shutil
 import tempfile
 import zlib
@@ -50,19 +51,23 @@ def find(path: Path) -> list[Path]:
     Raises:
         InputError: there is nothing to read.
     """
-    if not path.exists():
+    try:
+        is_there = path.exists()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not is_there:
         raise InputError(f"{path}: no such file or directory: check the name")
     kinds = f"{', '.join(ENDINGS)} (or one of them with .gz)"
     if not path.is_dir():
         if not ending(path):
             raise InputError(f"{path}: unknown kind of file: its name must end in {kinds}")
-        return [path]
+        return _named([path])
     names = (found.relative_to(path) for found in path.rglob("*"))
     visible = (name for name in names if not any(part.startswith(".") for part in name.parts))
     files = [path / name for name in visible if ending(name) and (path / name).is_file()]
     if not files:
         raise InputError(f"{path}: nothing to read: put files there that end in {kinds}")
-    return sorted(files, key=lambda file: file.relative_to(path).as_posix())
+    return _named(sorted(files, key=lambda file: file.relative_to(path).as_posix()))
 
 
 @contextmanager
@@ -125,6 +130,20 @@ def fingerprint(path: Path) -> str:
         except OSError as error:
             raise InputError(f"{file}: cannot be read: {error.strerror or error}") from error
     return digest.hexdigest()
+
+
+def _named(files: list[Path]) -> list[Path]:
+    """Those files, whose names become ids of documents and go into JSON."""
+    for file in files:
+        try:
+            str(file).encode()
+        except UnicodeEncodeError as error:
+            shown = os.fsencode(file).decode(errors="backslashreplace")
+            raise InputError(
+                f"{shown}: its name is not UTF-8: rename it, as"
+                " `convmv -f cp932 -t utf8 --notest` does with Japanese ones of Windows"
+            ) from error
+    return files
 
 
 def _check_magic(path: Path, raw: IO[bytes]) -> None:

@@ -114,7 +114,7 @@ def test_with_a_preset_whose_file_is_not_there(run: Run, redis_url: str) -> None
     assert "preprocessed_livedoor.csv" in ran.complaint
 
 
-@pytest.mark.parametrize("directory", ["nothing", "."])
+@pytest.mark.parametrize("directory", ["nothing", ".", "x" * 300])
 def test_with_a_directory_that_is_no_run(run: Run, redis_url: str, directory: str) -> None:
     ran = run("collect", directory, REDIS_URL=redis_url)
     assert ran.code == 78

@@ -78,6 +78,29 @@ def test_wrong_usage_is_exit_2(
     assert shown.out == ""
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generate", "--input-file", "data.csv", "--model", "caf\udce9"],
+        ["plan", "--input-file", "caf\udce9"],
+        ["hold", "set", "account", "caf\udce9"],
+        ["hold", "release", "caf\udce9"],
+        ["--caf\udce9"],
+    ],
+)
+def test_what_is_not_text_is_refused(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["qaworker", *arguments])
+    assert main.main() == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.endswith(
+        "caf\\xe9 is not UTF-8: write it so, and rename a file of such a name\n"
+    )
+    assert shown.err.count("\n") == 1
+
+
 @pytest.mark.parametrize("command", ["generate", "submit"])
 @pytest.mark.parametrize(
     "options", [[], ["--dataset", "cc_news", "--input-file", "news.csv"]], ids=["neither", "both"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,25 @@ def test_a_fingerprint_of_a_directory_follows_names_and_bytes(tmp_path: Path) ->
 def test_a_fingerprint_of_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         fingerprint(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("place", ["", "部/"])
+def test_a_name_that_is_not_utf_8_is_told_readably(tmp_path: Path, place: str) -> None:
+    name = os.fsdecode(place.encode("cp932") + "日本.md".encode("cp932"))
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("潮。")
+    told = r"\\x93\\xfa\\x96{\.md: its name is not UTF-8: rename it"
+    for path in (tmp_path, tmp_path / name):
+        with pytest.raises(InputError, match=told):
+            fingerprint(path)
+    (tmp_path / name).rename((tmp_path / name).with_suffix(".png"))
+    (tmp_path / "a.txt").write_text("潮。")
+    assert fingerprint(tmp_path)
+
+
+def test_a_name_that_no_file_can_have_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read: File name too long"):
+        fingerprint(tmp_path / ("a" * 300 + ".csv"))
 
 
 @pytest.mark.parametrize(
