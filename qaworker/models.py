@@ -101,6 +101,11 @@ class Usage(Value):
     cached: int = 0
     reasoning: int = 0
 
+    @property
+    def is_told(self) -> bool:
+        """Whether the provider told it of a call, as some servers do not: no prompt is empty."""
+        return self.input > 0
+
     def __add__(self, other: Usage) -> Usage:
         return Usage(
             input=self.input + other.input,

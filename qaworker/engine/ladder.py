@@ -177,9 +177,10 @@ class Ladder:
             except CallError as error:
                 self._meter.failed(prompt.model, _now_s() - trial.began_at_s, error)
                 prompt.failed_for = error.reason
-                # What the provider took for a call that it says nothing of stays charged in full.
-                if error.usage is not None or isinstance(error, ProviderThrottled):
-                    passage.settle(_total(error.usage or Usage()))
+                if isinstance(error, ProviderThrottled):
+                    passage.settle(0)
+                else:
+                    _settle(passage, error.usage)
                 if error.is_free:
                     money.give_back()
                 money.charge(error.usage or Usage())
@@ -189,7 +190,7 @@ class Ladder:
             finally:
                 self.calls_in_flight -= 1
             self._meter.answered(prompt.model, _now_s() - trial.began_at_s, answer.usage)
-            passage.settle(_total(answer.usage))
+            _settle(passage, answer.usage)
             money.charge(answer.usage)
         self._answered(passes, trial)
         prompt.usage += answer.usage
@@ -307,5 +308,7 @@ def _now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _total(usage: Usage) -> int:
-    return usage.input + usage.output
+def _settle(passage: Passage, usage: Usage | None) -> None:
+    """What the provider took for a call that it says nothing of stays charged in full."""
+    if usage is not None and usage.is_told:
+        passage.settle(usage.input + usage.output)

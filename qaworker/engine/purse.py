@@ -61,8 +61,8 @@ class Money:
         self._is_open = True
 
     def charge(self, usage: Usage) -> None:
-        """The provider charged so much for the call; no usage at all is none that it told."""
-        if usage.input or usage.output:
+        """The provider charged so much for the call; what it did not tell is charged in full."""
+        if usage.is_told:
             self._close(cost_micros(usage, self._price))
 
     def give_back(self) -> None:

@@ -61,6 +61,8 @@ class Estimates:
 
     def learn(self, chunks: Sequence[Chunk], usage: Usage) -> None:
         """Take what the provider counted for a prompt of these chunks, which was not a repair."""
+        if not usage.is_told:
+            return
         kind = chunks[0].language, len(chunks)
         around = usage.input - sum(map(_tokens, chunks))
         self._around[kind] = max(around, self._around.get(kind, around))

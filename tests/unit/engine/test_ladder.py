@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -56,8 +58,9 @@ def ladder_on(
     gates: Gates | None = None,
     slots: int = 4,
     counts: Counts | None = None,
+    limiter: FakeLimiter | None = None,
 ) -> Ladder:
-    turnstile = Turnstile(FakeLimiter(), calls_in_flight=slots)
+    turnstile = Turnstile(limiter or FakeLimiter(), calls_in_flight=slots)
     suspects = Suspects(FakeStore(FakeRedis()))
     return Ladder(
         generator,
@@ -81,6 +84,36 @@ def test_an_answer_at_once_is_one_call(language: Language) -> None:
     assert answer.pairs[0][0].answer == prompt.chunks[0].text
     assert (prompt.calls, prompt.usage) == (1, USAGE)
     assert [(c.cap_factor, c.repair) for c in generator.calls] == [(1.0, None)]
+
+
+@pytest.mark.parametrize("is_usable", [True, False])
+@pytest.mark.parametrize(
+    ("usage", "given_back"),
+    [
+        (Usage(input=40, output=20), 40),
+        # Some servers tell nothing, or only half of it.
+        (Usage(), None),
+        (Usage(output=20), None),
+    ],
+)
+def test_what_a_server_does_not_tell_stays_reserved(
+    usage: Usage, given_back: int | None, *, is_usable: bool
+) -> None:
+    def reply(call: Call) -> Answer | Exception:
+        if is_usable:
+            return replace(answer(call.chunks), usage=usage)
+        return RequestRefused("no", usage=usage)
+
+    limiter = FakeLimiter()
+
+    async def scenario() -> None:
+        with suppress(RequestRefused):
+            await ladder_on(FakeGenerator(reply), limiter=limiter).ask(prompt_of())
+        await asyncio.sleep(1)
+
+    run(scenario())
+    expected = [] if given_back is None else [given_back]
+    assert [settled.tokens_back for settled in limiter.settled] == expected
 
 
 async def asked_beside(generator: FakeGenerator, prompt: Prompt) -> Answer:

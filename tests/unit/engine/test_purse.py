@@ -49,7 +49,7 @@ LIMITS = Limits(calls_in_flight=4, call_timeout_s=100, soft_limit_s=270, hard_li
 ONE_CALL = replace(LIMITS, calls_in_flight=1)
 # 10 micro-dollars a token of output: 1000 for each.
 TOKENS = Tokens(0, 100)
-USAGE = Usage(input=0, output=20)
+USAGE = Usage(input=100, output=10)
 MOST, COST = 1000, 200
 # What one call of the fake generator costs at most, and does cost: 100 in and 20 out.
 CALL_MOST, CALL_COST = 1000, 300
@@ -106,7 +106,7 @@ def test_a_redis_that_hangs_does_not_keep_a_process_that_ends() -> None:
     assert run(scenario()) < LAST_WRITE_S + 1
 
 
-@pytest.mark.parametrize("usage", [None, Usage()])
+@pytest.mark.parametrize("usage", [None, Usage(), Usage(output=10)])
 def test_what_nobody_tells_is_charged_in_full(usage: Usage | None) -> None:
     budgets = FakeBudgets(run=10_000)
 
