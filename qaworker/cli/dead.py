@@ -118,7 +118,7 @@ def requeue(*, yes: bool, as_json: bool, **filters: Any) -> int:
     """Send exactly these chunks again, each to its queue and for its run, with all attempts.
 
     The command of a run that is at work takes the new outcomes, or does when it is given again.
-    Messages that nobody can read stay.
+    Messages that nobody can read stay; where any letter stays, the exit status is 1.
     """
     from qaworker.client.requeueing import requeue as send_again
 
@@ -138,7 +138,7 @@ def requeue(*, yes: bool, as_json: bool, **filters: Any) -> int:
             click.echo(f"left to their run's own command, given again: {done.unsent}")
         for why, count in done.refused.items():
             click.echo(f"not sent ({why}): {count}")
-    return ExitCode.OK if letters else ExitCode.FAILED
+    return ExitCode.OK if letters and not done.refused else ExitCode.FAILED
 
 
 @command.command("discard")

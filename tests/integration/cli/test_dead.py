@@ -148,12 +148,16 @@ def test_show_prints_inputs_and_leaves_the_terminal_as_it_is(
 def test_requeue_sends_and_says_what_it_did_not(
     dead: Run, letters: list[DeadLetter], redis_client: Any
 ) -> None:
+    sent = dead("requeue", "--yes", "--reason", "refused")
+    assert (sent.code, sent.out, sent.err) == (0, "chunks sent again: 1\n", "")
     ran = dead("requeue", "--yes")
-    assert (ran.code, ran.err) == (0, "")
-    assert ran.out == "chunks sent again: 2\nnot sent (unreadable): 1\n"
+    assert (ran.code, ran.err) == (1, "")
+    assert ran.out == "chunks sent again: 1\nnot sent (unreadable): 1\n"
     assert redis_client.llen(QUEUE) == 2
     assert left(redis_client) == letters[:1]
-    assert json.loads(dead("requeue", "--yes", "--json").out)["refused"] == {"unreadable": 1}
+    again = dead("requeue", "--yes", "--json")
+    assert again.code == 1
+    assert json.loads(again.out) == {"sent": 0, "unsent": 0, "refused": {"unreadable": 1}}
 
 
 def test_discard_removes_the_letters_alone(
