@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from functools import cache
 from typing import Final, NamedTuple
@@ -18,6 +19,11 @@ from qaworker.models import Chunk, GenerationConfig, Language, Usage
 _BYTES_PER_TOKEN: Final = 3
 # The sentence that says what was wrong with the last answer.
 _REPAIR_TOKENS: Final = 80
+# One prompt that was counted oddly is forgotten after as many others.
+_LAST: Final = 100
+
+_Kind = tuple[str, Language, int]
+"""Model, language, and number of chunks."""
 
 
 class Tokens(NamedTuple):
@@ -36,11 +42,11 @@ class Estimates:
     """Counts without a vocabulary, which would take 66 MiB of every worker process.
 
     A chunk brings its own count from the client. What a prompt has around its chunks is measured by
-    the provider, with each answer; the most that was seen is taken.
+    the provider, with each answer; the most of the last ones is taken.
     """
 
     def __init__(self) -> None:
-        self._around: dict[tuple[Language, int], int] = {}
+        self._around: defaultdict[_Kind, deque[int]] = defaultdict(lambda: deque(maxlen=_LAST))
 
     def tokens(
         self,
@@ -52,20 +58,20 @@ class Estimates:
         repair: str | None = None,
     ) -> Tokens:
         """Prompt and output cap of a request."""
-        kind = chunks[0].language, len(chunks)
-        around = self._around.get(kind)
-        prompt = sum(map(_tokens, chunks)) + (_first_guess(*kind) if around is None else around)
+        language, count = chunks[0].language, len(chunks)
+        last = self._around.get((model, language, count))
+        around = max(last) if last else _first_guess(language, count)
+        prompt = sum(map(_tokens, chunks)) + around
         more = _REPAIR_TOKENS if repair is not None else 0
         cap = output_cap(chunks, config, model, cap_factor=cap_factor)
         return Tokens(max(0, prompt) + more, cap)
 
-    def learn(self, chunks: Sequence[Chunk], usage: Usage) -> None:
+    def learn(self, chunks: Sequence[Chunk], model: str, usage: Usage) -> None:
         """Take what the provider counted for a prompt of these chunks, which was not a repair."""
         if not usage.is_told:
             return
-        kind = chunks[0].language, len(chunks)
         around = usage.input - sum(map(_tokens, chunks))
-        self._around[kind] = max(around, self._around.get(kind, around))
+        self._around[model, chunks[0].language, len(chunks)].append(around)
 
 
 def _tokens(chunk: Chunk) -> int:

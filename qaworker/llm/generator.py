@@ -85,7 +85,7 @@ class Generator:
             raise faults.translate(error, model, private) from None
         content, usage = read_completion(response.content)
         if repair is None:
-            self._estimates.learn(chunks, usage)
+            self._estimates.learn(chunks, model, usage)
         try:
             accepted = accept(parse_pairs(content), chunks)
         except AnswerInvalid as error:
