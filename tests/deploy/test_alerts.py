@@ -185,9 +185,14 @@ def test_work_that_fails_costs_or_is_held(watch: Callable[..., Watch], site: Sit
         *("QAWorkerRateLimited", "QAWorkerSpendRate"),
     )
     assert "QAWorkerHeld" not in watched.alertmanager.firing(reason="halted")
+    wait_until(
+        lambda: "QAWorkerSpendRate" in watched.alertmanager.firing(severity="page"),
+        FIRES_S,
+        "ten times the rate to be told",
+    )
     # A minute after it was set.
     wait_until(
-        lambda: watched.alertmanager.firing(reason="operator_part"),
+        lambda: watched.alertmanager.firing(reason="operator_model"),
         FIRES_S,
         "the forgotten hold to be told",
     )

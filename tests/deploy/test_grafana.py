@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import subprocess
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from redis import Redis
 from qaworker.exporter.collector import Collector
 from qaworker.exporter.looking import Looking
 from tests.support.dashboard import DASHBOARD, dashboard, panels, queries
-from tests.support.prometheus import RULES
+from tests.support.prometheus import RULES, program
 
 COLUMNS = 24
 # A unit is 38 pixels high: of 1,080 the browser and Grafana's own bars take about 240.
@@ -115,3 +117,45 @@ def test_queries_ask_one_exporter_and_know_their_variables() -> None:
         chosen = query.expression.count('{instance="$instance"')
         metrics = re.findall(r"\bqaworker[\w:]*", query.expression)
         assert chosen == len([name for name in metrics if "_site:" not in name]), query
+
+
+def test_what_counters_that_went_back_would_falsify_is_not_known(tmp_path: Path) -> None:
+    """Redis lost its last second within the hour; nothing ran; half of the chunks died."""
+    chunks = 'qaworker_chunks_total{{instance="{}", outcome="{}"}}'
+    cost = 'qaworker_cost_dollars_total{{instance="{}", model="gpt-5-mini"}}'
+    samples = {
+        chunks.format("went back", "dead"): "9000+80x90 16150+80x30",
+        cost.format("went back"): "1000x90 999.9x30",
+        chunks.format("idle", "dead"): "9000x120",
+        cost.format("idle"): "1000x120",
+        chunks.format("works", "ok"): "0+10x120",
+        chunks.format("works", "dead"): "0+10x120",
+        cost.format("works"): "0+0.25x120",
+    }
+    seen = {"went back": [], "idle": [{"value": 0}], "works": [{"value": 1}]}
+    asked = [query for query in queries() if query.panel in {"Cost, 24 h", "Dead chunks, 1 h"}]
+    checks = [
+        {
+            "expr": f"({query.sent(instance=instance)}) > bool 0",
+            "eval_time": "2h",
+            "exp_samples": [{"labels": "{}", **sample} for sample in shown],
+        }
+        for query, (instance, shown) in itertools.product(asked, seen.items())
+    ]
+    assert len(checks) == 6
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": of} for name, of in samples.items()],
+        "promql_expr_test": checks,
+    }
+    path = tmp_path / "test.yml"
+    path.write_text(json.dumps({"rule_files": [str(RULES)], "tests": [test]}), "utf-8")
+    done = subprocess.run(
+        [program("promtool"), "test", "rules", path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    # Else an old value of the range would be shown in its place.
+    for panel in panels():
+        if panel["title"] in {query.panel for query in asked}:
+            assert [target.get("instant") for target in panel["targets"]] == [True]
+            assert panel["fieldConfig"]["defaults"]["noValue"] == "not known"

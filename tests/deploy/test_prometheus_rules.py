@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 
 from qaworker.errors import HaltError, ModelRefused, ProviderDown
-from qaworker.exporter.families import HOLD_REASONS, OPERATOR_PART
+from qaworker.exporter.families import HOLD_REASONS, OPERATOR_MODEL
 from qaworker.store import heartbeats
-from qaworker.store.holds import OPERATOR
+from qaworker.store.holds import BUDGET, OPERATOR
 from tests.support.processes import ROOT
 from tests.support.prometheus import RULES, SHIPPED, Prometheus, program, shortened
 
 RUNBOOK = ROOT / "RUNBOOK.md"
-# Why else workers hand back what waits for a hold.
-HELD_BACK = {ModelRefused.reason, OPERATOR, OPERATOR_PART}
+# Why an account is held by itself, which somebody is to mend at once, and why at all.
+BROKEN = {HaltError.reason, ProviderDown.reason}
+OF_ACCOUNT = {*BROKEN, OPERATOR}
+OF_MODEL = {ModelRefused.reason, OPERATOR_MODEL}
 # Series of a worker end so long after its last beat.
 OUTLIVE = 3
 _RANGE = re.compile(r"\[(\d+[smhd])\]")
@@ -74,15 +76,19 @@ def test_its_own_tools_find_nothing_wrong(command: tuple[str, ...]) -> None:
 
 def test_every_alert_is_tested_firing_and_quiet(alerts: list[Alert]) -> None:
     text = (SHIPPED / "qaworker.rules.test.yml").read_text("utf-8")
-    firing, quiet = set(), set()
+    firing: set[tuple[str, str]] = set()
+    quiet = set()
     for check in text.split("- expr: ")[1:]:
         asked = re.match(r'.*ALERTS\{alertname="(\w+)"', check)
-        firing |= set(re.findall(r'labels: ALERTS\{alertname="(\w+)", alertstate="firing"', check))
+        firing |= set(
+            re.findall(
+                r'labels: ALERTS\{alertname="(\w+)", alertstate="firing", severity="(\w+)"', check
+            )
+        )
         if asked and "exp_samples: []" in check:
             quiet.add(asked[1])
-    names = {alert.name for alert in alerts}
-    assert firing == names
-    assert quiet >= names
+    assert firing == {(alert.name, alert.labels["severity"]) for alert in alerts}
+    assert quiet >= {alert.name for alert in alerts}
 
 
 def test_every_alert_has_an_entry_in_the_runbook_and_every_entry_an_alert(
@@ -129,24 +135,34 @@ def test_thresholds_are_set_before_they_are_asked_for(rules: list[dict[str, Any]
     assert asked == thresholds
 
 
-def test_every_reason_of_a_hold_is_told_once_and_only_those_of_all_explain_a_stall(
+def test_every_reason_of_a_hold_but_a_spent_budget_is_told_once(alerts: list[Alert]) -> None:
+    said = {
+        alert.labels["severity"]: _holds(alert) for alert in alerts if alert.name == "QAWorkerHeld"
+    }
+    assert said == {"page": [("=~", BROKEN)], "ticket": [("!~", {*BROKEN, BUDGET})]}
+    assert {*BROKEN, BUDGET} <= HOLD_REASONS
+
+
+def test_holds_of_accounts_and_models_explain_what_stands_still_or_comes_back(
     alerts: list[Alert],
 ) -> None:
     said = {
         (alert.name, alert.labels["severity"]): found
         for alert in alerts
-        for found in re.findall(r'qaworker_held\{reason(=~|!~)"([\w|]+)"', alert.query)
+        if alert.name != "QAWorkerHeld" and (found := _holds(alert))
     }
-    page = {HaltError.reason, ProviderDown.reason}
-    found = {key: (match, set(reasons.split("|"))) for key, (match, reasons) in said.items()}
-    handed_back = found.pop(("QAWorkerRedelivery", "ticket"))
-    assert found == {
-        ("QAWorkerHeld", "page"): ("=~", page),
-        ("QAWorkerHeld", "ticket"): ("!~", page),
-        ("QAWorkerQueueStalled", "page"): ("=~", {*page, OPERATOR}),
+    assert said == {
+        ("QAWorkerQueueStalled", "page"): [("=~", OF_ACCOUNT | OF_MODEL)],
+        ("QAWorkerQueueStalled", "ticket"): [("=~", OF_MODEL), ("=~", OF_ACCOUNT)],
+        ("QAWorkerRedelivery", "ticket"): [("=~", OF_ACCOUNT | OF_MODEL)],
     }
-    assert handed_back == ("=~", {*page, *HELD_BACK})
-    assert {*page, *HELD_BACK} <= HOLD_REASONS
+    assert OF_ACCOUNT | OF_MODEL <= HOLD_REASONS
+
+
+def _holds(alert: Alert) -> list[tuple[str, set[str]]]:
+    """How an alert asks for holds: the operator and the reasons, in its order."""
+    found = re.findall(r'qaworker_held\{reason(=~|!~)"([\w|]+)"', alert.query)
+    return [(match, set(reasons.split("|"))) for match, reasons in found]
 
 
 def test_short_rules_for_tests_differ_in_times_and_thresholds_alone() -> None:
