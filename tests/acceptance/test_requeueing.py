@@ -65,8 +65,11 @@ def test_a_command_at_work_takes_the_new_outcomes(site: Site) -> None:
     site.api.set_faults()
     # Those on the wire may have met the fault still.
     site.wait_calls(site.api.stats()["calls"] + 2 * calls_in_flight)
+    # The run must not be over before the requeue, which takes seconds to start on a slow machine.
+    site.api.set_latency(2)
     assert letters(site, "requeue", "--yes")["sent"] > 0
     assert client.exit_code is None, client.output
+    site.api.set_latency(0.4)
     assert client.wait_exit(60) == 0, client.output
     check_complete(site, "run", CHUNKS)
     check_log(worker)
