@@ -17,6 +17,14 @@
 --   large_ms, large_horizon_ms
 --                        what costs more of the rate than this is large; the horizon then
 --   again_ms             who is refused asks again by then
+--   whole_ms, arrive_ms  what costs more than this takes all that the provider holds: it begins when
+--                        the bucket was full for so long
+--   asker                the process that asks: its claim is kept under this name
+--   patience_ms, most_patience_ms
+--                        who has waited for so much longer than he was first told goes before all
+--                        others: for what his call costs of the rate, within these bounds
+--   first_again_ms       he asks again by then
+--   gone_ms              who has not asked again so long after he was to has gone away
 --   open_ms, keep_ms     how long a reservation may be settled, and unused keys are kept
 --   pause_ms, most_pause_ms
 --                        let nobody call for so long (if the provider said 429); the longest pause
@@ -33,16 +41,18 @@ local ask = cjson.decode(ARGV[1])
 local time = redis.call("TIME")
 local now = time[1] * 1000 + time[2] / 1000
 
-local state = {}
+local state, claims = {}, {}
 local stored = redis.call("HGETALL", KEYS[1])
 for i = 1, #stored, 2 do
   state[stored[i]] = tonumber(stored[i + 1]) -- nil for what is empty
+  if stored[i] == "claims" then
+    claims = cjson.decode(stored[i + 1])
+  end
 end
 -- A clock that was set back must not stop the buckets, nor stretch a pause.
 local at = math.min(state.at or now, now)
 local slowed_at = math.min(state.slowed_at or 0, now)
 local paused_until = math.min(state.paused_until or 0, now + ask.most_pause_ms)
-local large_until = math.min(state.large_until or 0, now + 2 * ask.again_ms)
 local waits_until = math.min(state.waits_until or 0, now + 2 * ask.again_ms)
 
 local reported = {
@@ -80,19 +90,26 @@ local function bucket(kind)
   local per_minute, from = in_force(kind)
   local rate = per_minute / 60000 * ask.headroom * speed
   local room = rate * ask.burst_ms
-  local level = math.min(room, (state[kind] or room) + (now - at) * rate)
-  return { per_minute = per_minute, from = from, rate = rate, room = room, level = level }
+  local level = (state[kind] or room) + (now - at) * rate
+  return {
+    per_minute = per_minute,
+    from = from,
+    rate = rate,
+    room = room,
+    level = math.min(room, level),
+    full_ms = state[kind] and rate > 0 and math.max(0, level - room) / rate or ask.arrive_ms,
+  }
 end
 
-local function wait_ms(one, cost)
+local function wait_ms(one, cost, before)
   if one.rate == 0 then
     return 0
   end
-  return math.max(0, (math.min(cost, one.room) - one.level) / one.rate)
+  return math.max(0, (math.min(cost, one.room) + before - one.level) / one.rate)
 end
 
-local function is_large(one, cost)
-  return one.rate > 0 and cost > one.rate * ask.large_ms
+local function cost_ms(one, cost)
+  return one.rate > 0 and cost / one.rate or 0
 end
 
 local function take(one, cost) -- or give back, when it is negative
@@ -100,6 +117,11 @@ local function take(one, cost) -- or give back, when it is negative
 end
 
 local requests, tokens = bucket("requests"), bucket("tokens")
+
+local function wait_for(cost, tokens_before) -- until one call may begin, after one of so many tokens
+  local requests_wait = wait_ms(requests, 1, tokens_before > 0 and 1 or 0)
+  return math.max(paused_until - now, requests_wait, wait_ms(tokens, cost, tokens_before))
+end
 
 redis.call("ZREMRANGEBYSCORE", KEYS[2], "-inf", now)
 for _, settlement in ipairs(ask.settle) do
@@ -110,6 +132,22 @@ for _, settlement in ipairs(ask.settle) do
   end
 end
 
+-- Small calls take ahead what a larger one waits for, and a large one leaves a debt in which no
+-- other passes. So whoever is refused has a claim, and when his patience is at an end he goes before
+-- all others, who are refused meanwhile; of several the one that waits longest.
+local first
+for asker, claim in pairs(claims) do
+  if claim.gone_at < now or claim.gone_at > now + 2 * ask.again_ms then
+    claims[asker] = nil
+  elseif claim.first_at <= now and (not first or claim.since < first.since) then
+    first = claim
+  end
+end
+local own = claims[ask.asker]
+if first == own then
+  first = nil
+end
+
 local output = { math.floor(tokens.per_minute), -1 }
 local opened = {}
 for _, reservation in ipairs(ask.reserve) do
@@ -117,21 +155,37 @@ for _, reservation in ipairs(ask.reserve) do
   if tokens.per_minute > 0 and cost > tokens.per_minute then
     table.insert(output, -1)
   else
-    local wait = math.max(paused_until - now, wait_ms(requests, 1), wait_ms(tokens, cost))
     -- What is large needs most of what the provider's bucket holds. It is not taken ahead of its
     -- time, as what is given back meanwhile may be lost in a bucket that is full, but is counted
-    -- here; and nobody else takes ahead while it waits.
-    local large = is_large(requests, 1) or is_large(tokens, cost)
-    local horizon = (large or now < large_until) and ask.large_horizon_ms or ask.horizon_ms
-    if wait > horizon then
-      if large then
-        large_until = now + math.min(wait, ask.again_ms) + ask.horizon_ms
+    -- here.
+    local of_rate = math.max(cost_ms(requests, 1), cost_ms(tokens, cost))
+    local large = of_rate > ask.large_ms
+    local wait = wait_for(cost, 0)
+    if first or wait > (large and ask.large_horizon_ms or ask.horizon_ms) then
+      local patience = math.min(math.max(of_rate, ask.patience_ms), ask.most_patience_ms)
+      local first_at = own and own.first_at or now + wait + patience
+      local again = wait
+      if first then -- when he has passed, and his debt is paid back
+        again = math.max(wait_for(cost, first.cost), wait_for(first.cost, 0) + ask.large_horizon_ms)
       end
-      output[2] = math.ceil(wait)
+      if first_at <= now then -- nobody else uses what comes back before
+        again = math.min(again, math.max(ask.first_again_ms, again / 8))
+      end
+      claims[ask.asker] = {
+        since = own and own.since or now,
+        cost = cost,
+        first_at = first_at,
+        gone_at = now + math.min(again, ask.again_ms) + ask.gone_ms,
+      }
+      output[2] = math.ceil(again)
       break
     end
     take(requests, 1)
     take(tokens, cost)
+    if of_rate > ask.whole_ms then -- also what those take that were late
+      wait = wait + math.max(0, ask.arrive_ms - math.min(requests.full_ms, tokens.full_ms))
+    end
+    own, claims[ask.asker] = nil, nil
     table.insert(opened, now + ask.open_ms)
     table.insert(opened, id)
     table.insert(output, math.ceil(math.max(0, wait)))
@@ -162,7 +216,7 @@ local fields = {
   "paused_until", text(paused_until),
   "waits_since", text(waits_since),
   "waits_until", text(waits_until),
-  "large_until", text(large_until),
+  "claims", cjson.encode(claims),
 }
 for kind, one in pairs({ requests = requests, tokens = tokens }) do
   local written = {

@@ -40,6 +40,18 @@ MOST_RESERVATIONS: Final = 64
 _LARGE_MS: Final = 500
 # Timers are as exact.
 _LARGE_HORIZON_MS: Final = 10
+# Beyond it the provider's bucket must be full, and by so much calls are late on their way.
+_WHOLE_MS: Final = 800
+_ARRIVE_MS: Final = 60
+# Several times in it a process asks for small calls, which seldom wait for so long.
+_PATIENCE_MS: Final = 500
+# Up to this cost small and large ones share the rate alike, beyond it nobody waits much longer.
+_MOST_PATIENCE_MS: Final = 2000
+# A tenth of a call that is large.
+_FIRST_AGAIN_MS: Final = 50
+# A loop is late by less. Who goes away keeps others waiting so long at most: it is no longer than
+# anybody's patience, so that a claim is gone before it comes first.
+_GONE_MS: Final = 500
 # What the provider reported outlives the pause between two runs.
 _KEEP_MS: Final = 3_600_000
 # After a 429 the provider's bucket is empty: in this time it gets ahead of ours again.
@@ -68,6 +80,12 @@ _CONSTANTS: Final[dict[str, Any]] = {
     "large_ms": _LARGE_MS,
     "large_horizon_ms": _LARGE_HORIZON_MS,
     "again_ms": ASK_AGAIN_S * 1000,
+    "whole_ms": _WHOLE_MS,
+    "arrive_ms": _ARRIVE_MS,
+    "patience_ms": _PATIENCE_MS,
+    "most_patience_ms": _MOST_PATIENCE_MS,
+    "first_again_ms": _FIRST_AGAIN_MS,
+    "gone_ms": _GONE_MS,
     "keep_ms": _KEEP_MS,
     "most_pause_ms": _MOST_PAUSE_S * 1000,
     "slowing": _SLOWING,
@@ -215,6 +233,7 @@ class Limiter:
         rates = self._rates.of(model)
         ask: dict[str, Any] = _CONSTANTS | {
             "name": f"{self._account}:{model}",
+            "asker": self._name,
             "requests": _kind(rates.rpm, rates.rpm_from, reported[0]),
             "tokens": _kind(rates.tpm, rates.tpm_from, reported[1]),
             "open_ms": self._open_ms,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -76,9 +77,15 @@ async def refused_wait_s(limiter: Limiter, tokens: int = 1, model: str = MODEL) 
 
 def elapse(redis: Redis, seconds: float, model: str = MODEL) -> None:
     """Let the script believe that so much time has passed."""
-    moments = ("at", "slowed_at", "paused_until", "large_until", "waits_since", "waits_until")
+    moments = ("at", "slowed_at", "paused_until", "waits_since", "waits_until")
     for moment in moments:
         redis.hincrbyfloat(keys.limiter(ACCOUNT, model), moment, -seconds * 1000)
+    stored: Any = redis.hget(keys.limiter(ACCOUNT, model), "claims")
+    claims = json.loads(stored)
+    for claim in claims.values():
+        for moment in ("since", "first_at", "gone_at"):
+            claim[moment] -= seconds * 1000
+    redis.hset(keys.limiter(ACCOUNT, model), "claims", json.dumps(claims))
     opened: Any = redis.zrange(keys.limiter_reservations(ACCOUNT, model), 0, -1)
     for name in opened:
         redis.zincrby(keys.limiter_reservations(ACCOUNT, model), -seconds * 1000, name)
@@ -154,22 +161,107 @@ def test_a_cost_beyond_the_bucket_leaves_a_debt_for_the_next(
     play(redis_url, scenario, limits(tpm=6000))
 
 
-def test_what_is_large_is_not_taken_ahead_and_nobody_takes_ahead_of_it(
-    redis_url: str, redis_client: Redis
-) -> None:
+def test_what_is_large_is_not_taken_ahead(redis_url: str, redis_client: Redis) -> None:
     async def scenario(limiter: Limiter) -> None:
         await reserve(limiter, 6000)
         elapse(redis_client, 60 / HEADROOM - 0.2)
         # Half a second's tokens are 50.
         assert 0.1 < await refused_wait_s(limiter, 51) <= 0.2
-        assert 0.1 < await refused_wait_s(limiter, 20) <= 0.2
-        elapse(redis_client, 0.2)
-        assert (await reserve(limiter, 51))[0].wait_s <= 0.01
-        elapse(redis_client, 0.51)
-        # It is through: others take ahead again.
-        assert (await reserve(limiter, 20, 20))[1].wait_s > 0.01
+        assert (await reserve(limiter, 20))[0].wait_s > 0.1
 
     play(redis_url, scenario, limits(tpm=6000))
+
+
+@pytest.mark.parametrize(("tokens", "late_s"), [(75, 0.0), (90, 0.06), (6000, 0.06)])
+def test_what_takes_all_the_provider_has_begins_when_calls_on_their_way_have_arrived(
+    redis_url: str, redis_client: Redis, tokens: int, late_s: float
+) -> None:
+    async def scenario(limiter: Limiter) -> None:
+        assert (await reserve(limiter, tokens))[0].wait_s == 0
+        elapse(redis_client, tokens / 100 / HEADROOM)
+        assert (await reserve(limiter, tokens))[0].wait_s == pytest.approx(late_s, abs=0.03)
+        elapse(redis_client, tokens / 100 / HEADROOM + 0.1)
+        assert (await reserve(limiter, tokens))[0].wait_s == 0
+
+    play(redis_url, scenario, limits(tpm=6000))
+
+
+LARGE, SMALL = 60, 2
+
+
+async def refuse(redis: Redis, patient: Limiter, other: Limiter) -> None:
+    """Let one be refused until its patience is at an end; small calls would be let through."""
+    (grant,) = await reserve(other, LARGE)
+    await refused_wait_s(patient, LARGE)
+    # It used more than it had reserved: a debt of 290.
+    await other.exchange(MODEL, [grant.used(300)], ())
+    for _ in range(13):
+        await refused_wait_s(patient, LARGE)
+        elapse(redis, 0.21)
+
+
+def test_who_waits_too_long_goes_before_all_others(redis_url: str, redis_client: Redis) -> None:
+    async def scenario(large: Limiter, small: Limiter) -> None:
+        await refuse(redis_client, large, small)
+        # They would be let through but for him, and are told when he has passed and is paid back.
+        assert LARGE / 100 - 0.1 < await refused_wait_s(small, SMALL) < LARGE / 100 + 0.4
+        # He asks again and again: what comes back meanwhile is his.
+        assert 0 < await refused_wait_s(large, LARGE) <= 0.05
+        elapse(redis_client, 0.3)
+        assert len(await reserve(large, LARGE)) == 1
+        # Then it is their turn.
+        assert await refused_wait_s(large, LARGE) == pytest.approx(LARGE / 100, abs=0.05)
+        elapse(redis_client, 0.4)
+        assert len(await reserve(small, SMALL)) == 1
+
+    play(redis_url, scenario, *[limits(tpm=6000)] * 2)
+
+
+def test_of_several_who_wait_too_long_the_first_goes_first(
+    redis_url: str, redis_client: Redis
+) -> None:
+    async def scenario(first: Limiter, second: Limiter, other: Limiter) -> None:
+        (grant,) = await reserve(other, LARGE)
+        await refused_wait_s(first, LARGE)
+        elapse(redis_client, 0.05)
+        await refused_wait_s(second, LARGE)
+        # It used more than it had reserved: a debt of 290.
+        await other.exchange(MODEL, [grant.used(300)], ())
+        for step_s in [0.21] * 13 + [0.3]:
+            await refused_wait_s(second, LARGE)
+            await refused_wait_s(first, LARGE)
+            elapse(redis_client, step_s)
+        assert await refused_wait_s(second, SMALL) > 0
+        assert len(await reserve(first, LARGE)) == 1
+        assert await refused_wait_s(second, SMALL) > 0
+        elapse(redis_client, 0.4)
+        assert await refused_wait_s(other, SMALL) > 0
+        assert len(await reserve(second, SMALL)) == 1
+        assert len(await reserve(other, SMALL)) == 1
+
+    play(redis_url, scenario, *[limits(tpm=6000)] * 3)
+
+
+def test_who_goes_away_keeps_nobody_waiting_for_long(redis_url: str, redis_client: Redis) -> None:
+    async def scenario(large: Limiter, small: Limiter) -> None:
+        await refuse(redis_client, large, small)
+        await refused_wait_s(large, LARGE)
+        assert await refused_wait_s(small, SMALL) > 0
+        elapse(redis_client, 0.6)
+        assert (await reserve(small, SMALL))[0].wait_s == 0
+
+    play(redis_url, scenario, *[limits(tpm=6000)] * 2)
+
+
+def test_a_pause_is_asked_about_no_more_often_by_who_goes_first(
+    redis_url: str, redis_client: Redis
+) -> None:
+    async def scenario(large: Limiter, small: Limiter) -> None:
+        await refuse(redis_client, large, small)
+        await small.pause(MODEL, 60)
+        assert await refused_wait_s(large, LARGE) > 5
+
+    play(redis_url, scenario, *[limits(tpm=6000)] * 2)
 
 
 def test_what_was_not_used_is_given_back_once(redis_url: str, redis_client: Redis) -> None:
@@ -223,7 +315,7 @@ def test_a_call_that_was_never_made_gives_its_request_back(redis_url: str) -> No
         (grant,) = await reserve(limiter, 1)
         assert await refused_wait_s(limiter) > HORIZON_S
         exchanged = await limiter.exchange(MODEL, [grant.unused()], [1])
-        assert [one.wait_s for one in grants(exchanged)] == [0]
+        assert [one.wait_s for one in grants(exchanged)] == [0.06]
         # Whereas one that was answered has used it.
         answered = await limiter.exchange(MODEL, [grants(exchanged)[0].used(1)], [1])
         assert answered.refused_wait_s is not None
