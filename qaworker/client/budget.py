@@ -112,10 +112,9 @@ class Budget:
             )
         if hold.reason == UNPRICED:
             return f"the run is held: {hold.detail}; then the same command goes on"
-        now = state(self._redis, self._ledger.run_id)
         return (
-            f"the budget of {dollars(now.budget_micros or 0)} is spent"
-            f" ({dollars(now.spent_micros)}): the same command with a larger --budget goes on"
+            f"the budget does not cover another call ({hold.detail}):"
+            " the same command with a larger --budget goes on"
         )
 
     def _open(self, micros: int) -> State:

@@ -139,7 +139,8 @@ def test_a_larger_one_releases_what_was_held_for_it_and_sends_all_again(
     scope = run_scope(ledger.run_id)
     holds.set_hold(redis_client, scope, BUDGET, detail="all of it", by="a worker")
     assert str(budget.held()) == (
-        "the budget of $0.0005 is spent ($0.0000): the same command with a larger --budget goes on"
+        "the budget does not cover another call (all of it):"
+        " the same command with a larger --budget goes on"
     )
     for micros in (500, 400):
         budget.set(micros, redis_client)
