@@ -25,6 +25,7 @@
 --                        others: for what his call costs of the rate, within these bounds
 --   first_again_ms       he asks again by then
 --   gone_ms              who has not asked again so long after he was to has gone away
+--   reported_ms          so long the provider's word counts
 --   open_ms, keep_ms     how long a reservation may be settled, and unused keys are kept
 --   pause_ms, most_pause_ms
 --                        let nobody call for so long (if the provider said 429); the longest pause
@@ -33,7 +34,7 @@
 --                        reports its limits, down to what, and how long until it is forgotten
 --   settle               list of {id, tokens to give back, requests to give back}
 --   reserve              list of {id, tokens}
--- Output: {tokens a minute in force (0: no limit), ms after which the first refused reservation
+-- Output: {tokens a minute in force (0: no limit), who says so, ms after which the first refused reservation
 --   would have been granted (-1: none was refused), then of each one before it the ms until it may
 --   be used (-1: it is larger than a minute's tokens)}
 
@@ -55,11 +56,19 @@ local slowed_at = math.min(state.slowed_at or 0, now)
 local paused_until = math.min(state.paused_until or 0, now + ask.most_pause_ms)
 local waits_until = math.min(state.waits_until or 0, now + 2 * ask.again_ms)
 
-local reported = {
-  requests = ask.requests.reported or state.reported_requests,
-  tokens = ask.tokens.reported or state.reported_tokens,
-}
-local is_news = reported.requests ~= state.reported_requests or reported.tokens ~= state.reported_tokens
+-- What was reported long ago is forgotten: a limit that was raised since may let no call through
+-- which would be told.
+local reported, reported_at, is_news = {}, {}, false
+for _, kind in ipairs({ "requests", "tokens" }) do
+  local news, known = ask[kind].reported, state["reported_" .. kind]
+  local known_at = math.min(state[kind .. "_reported_at"] or now, now)
+  if news then
+    reported[kind], reported_at[kind] = news, now
+    is_news = is_news or news ~= known
+  elseif known and now - known_at < ask.reported_ms then
+    reported[kind], reported_at[kind] = known, known_at
+  end
+end
 
 -- After a 429 everybody is slower for a while, and gets faster from then on.
 local slowed_to = state.slowed_to or 1
@@ -148,7 +157,7 @@ if first == own then
   first = nil
 end
 
-local output = { math.floor(tokens.per_minute), -1 }
+local output = { math.floor(tokens.per_minute), tokens.from, -1 }
 local opened = {}
 for _, reservation in ipairs(ask.reserve) do
   local id, cost = unpack(reservation)
@@ -177,7 +186,7 @@ for _, reservation in ipairs(ask.reserve) do
         first_at = first_at,
         gone_at = now + math.min(again, ask.again_ms) + ask.gone_ms,
       }
-      output[2] = math.ceil(again)
+      output[3] = math.ceil(again)
       break
     end
     take(requests, 1)
@@ -196,11 +205,11 @@ if #opened > 0 then
 end
 
 local waits_since = state.waits_since or now
-if output[2] >= 0 then
+if output[3] >= 0 then
   if now > waits_until then
     waits_since = now
   end
-  waits_until = math.max(waits_until, now + math.min(output[2], ask.again_ms) + ask.again_ms / 2)
+  waits_until = math.max(waits_until, now + math.min(output[3], ask.again_ms) + ask.again_ms / 2)
 end
 
 -- Redis would cut a number down to 14 digits, or to a whole one.
@@ -225,6 +234,7 @@ for kind, one in pairs({ requests = requests, tokens = tokens }) do
     kind .. "_limit", text(one.per_minute),
     kind .. "_from", one.from,
     "reported_" .. kind, text(reported[kind]),
+    kind .. "_reported_at", text(reported_at[kind]),
   }
   for _, word in ipairs(written) do
     table.insert(fields, word)

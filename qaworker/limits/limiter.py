@@ -52,7 +52,9 @@ _FIRST_AGAIN_MS: Final = 50
 # A loop is late by less. Who goes away keeps others waiting so long at most: it is no longer than
 # anybody's patience, so that a claim is gone before it comes first.
 _GONE_MS: Final = 500
-# What the provider reported outlives the pause between two runs.
+# With every answer it is told anew; who raises a limit does not wait for long.
+_REPORTED_MS: Final = 600_000
+# A debt, a slower rate and a pause are over by then.
 _KEEP_MS: Final = 3_600_000
 # After a 429 the provider's bucket is empty: in this time it gets ahead of ours again.
 _PAUSE_MARGIN_S: Final = 0.5
@@ -72,6 +74,13 @@ _MOST_TOKENS: Final = 10_000_000
 # So often the same is told, as Redis may have forgotten it.
 _TELL_AGAIN_S: Final = 30.0
 _SET_BY_HAND: Final = ("environment", "file")
+_SAID_BY: Final[dict[str, str]] = {
+    "table": "as the table of known limits has it",
+    "guess": "as the least of all known limits",
+    "file": "as QAWORKER_LIMITS_FILE has it",
+    "environment": "as QAWORKER_TPM has it",
+    "provider": "as the provider reported",
+}
 
 _CONSTANTS: Final[dict[str, Any]] = {
     "headroom": HEADROOM,
@@ -87,6 +96,7 @@ _CONSTANTS: Final[dict[str, Any]] = {
     "first_again_ms": _FIRST_AGAIN_MS,
     "gone_ms": _GONE_MS,
     "keep_ms": _KEEP_MS,
+    "reported_ms": _REPORTED_MS,
     "most_pause_ms": _MOST_PAUSE_S * 1000,
     "slowing": _SLOWING,
     "slowing_known": _SLOWING_KNOWN,
@@ -188,9 +198,12 @@ class Limiter:
         if len(reserve) > MOST_RESERVATIONS:
             raise ValueError(f"at most {MOST_RESERVATIONS} reservations at once")
         asked = [(f"{self._name}-{next(self._numbers)}", _tokens(tokens)) for tokens in reserve]
-        tpm, refused_ms, *waits_ms = await self._run(model, settle=settle, reserve=asked)
+        answer = await self._run(model, settle=settle, reserve=asked)
+        tpm, said_by, refused_ms, *waits_ms = answer
         answers = tuple(
-            Grant(name, tokens, wait_ms / 1000) if wait_ms >= 0 else _too_large(tokens, tpm, model)
+            Grant(name, tokens, wait_ms / 1000)
+            if wait_ms >= 0
+            else _too_large(tokens, model, tpm, said_by.decode())
             for (name, tokens), wait_ms in zip(asked, waits_ms, strict=False)
         )
         return Exchanged(answers, refused_ms / 1000 if refused_ms >= 0 else None)
@@ -209,7 +222,7 @@ class Limiter:
         """Take the limits that the provider reports as those in force; raises as exchange.
 
         They replace the table's, upward and downward; of limits that were set by hand, they only
-        lower. None is what it did not say. The same again costs nothing.
+        lower. When nobody says them for ten minutes they are forgotten. None is what it did not say. The same again costs nothing.
         """
         for per_minute in (rpm, tpm):
             if per_minute is not None and not 0 < per_minute < math.inf:
@@ -277,8 +290,9 @@ def _tokens(tokens: int) -> int:
     return tokens
 
 
-def _too_large(tokens: int, tpm: int, model: str) -> ChunkTooLarge:
+def _too_large(tokens: int, model: str, tpm: int, said_by: str) -> ChunkTooLarge:
     return ChunkTooLarge(
-        f"the prompt and its output cap are {tokens} tokens, and {model} admits {tpm} a minute: make"
-        " chunks smaller with --max-tokens, or have fewer in a prompt with --batch-chunks"
+        f"the prompt and its output cap are {tokens} tokens, and {model} admits {tpm} a minute,"
+        f" {_SAID_BY[said_by]}: make chunks smaller with --max-tokens, or have fewer in a prompt with"
+        " --batch-chunks"
     )

@@ -78,8 +78,10 @@ async def refused_wait_s(limiter: Limiter, tokens: int = 1, model: str = MODEL) 
 def elapse(redis: Redis, seconds: float, model: str = MODEL) -> None:
     """Let the script believe that so much time has passed."""
     moments = ("at", "slowed_at", "paused_until", "waits_since", "waits_until")
-    for moment in moments:
-        redis.hincrbyfloat(keys.limiter(ACCOUNT, model), moment, -seconds * 1000)
+    reported = ("requests_reported_at", "tokens_reported_at")
+    for moment in moments + reported:
+        if redis.hget(keys.limiter(ACCOUNT, model), moment):
+            redis.hincrbyfloat(keys.limiter(ACCOUNT, model), moment, -seconds * 1000)
     stored: Any = redis.hget(keys.limiter(ACCOUNT, model), "claims")
     claims = json.loads(stored)
     for claim in claims.values():
@@ -500,6 +502,63 @@ def test_what_the_provider_reports_corrects_the_limits(
         assert (tokens.per_minute, tokens.said_by) == (60_000, "provider")
 
     play(redis_url, scenario, limits(own, 600_000, by_hand=by_hand))
+
+
+def test_what_was_reported_long_ago_refuses_no_call_for_good(
+    redis_url: str, redis_client: Redis
+) -> None:
+    """No call is made of which the provider could say what it admits now."""
+
+    async def scenario(before: Limiter, after: Limiter) -> None:
+        rpm = 300
+        await before.learn(MODEL, rpm, 15_000)
+        for _ in range(6):
+            (refused,) = (await after.exchange(MODEL, (), [18_000])).answers
+            assert isinstance(refused, ChunkTooLarge)
+            elapse(redis_client, 110)
+            # Who reports one limit says nothing of the other.
+            await before.learn(MODEL, rpm := rpm + 1, None)
+        elapse(redis_client, 1)
+        assert len(await reserve(after, 18_000)) == 1
+        tokens = state(redis_client).tokens
+        assert (tokens.per_minute, tokens.said_by) == (450_000, "environment")
+        assert state(redis_client).requests.said_by == "provider"
+
+    play(redis_url, scenario, limits(tpm=30_000), limits(3_500, 450_000, by_hand=True))
+
+
+def test_what_is_reported_again_and_again_stays(redis_url: str, redis_client: Redis) -> None:
+    now_s = 0.0
+
+    async def scenario(limiter: Limiter) -> None:
+        nonlocal now_s
+        for _ in range(20):
+            await limiter.learn(MODEL, 300, 15_000)
+            elapse(redis_client, 60)
+            now_s += 60
+            await limiter.exchange(MODEL, (), [1])
+            assert state(redis_client).tokens.per_minute == 15_000
+
+    play(redis_url, scenario, limits(3_500, 450_000, by_hand=True), clock=lambda: now_s)
+
+
+@pytest.mark.parametrize(
+    ("reported", "by_hand", "said"),
+    [
+        (None, False, "admits 6000 a minute, as the table of known limits has it"),
+        (None, True, "admits 6000 a minute, as QAWORKER_TPM has it"),
+        (5000, True, "admits 5000 a minute, as the provider reported"),
+    ],
+)
+def test_who_is_refused_for_good_learns_who_says_so(
+    redis_url: str, reported: float | None, *, by_hand: bool, said: str
+) -> None:
+    async def scenario(limiter: Limiter) -> None:
+        await limiter.learn(MODEL, None, reported)
+        (refused,) = (await limiter.exchange(MODEL, (), [6001])).answers
+        assert said in str(refused)
+
+    play(redis_url, scenario, limits(600, 6000, by_hand=by_hand))
 
 
 def test_when_the_limit_was_wrong_nobody_is_slower_than_the_right_one(
