@@ -47,6 +47,8 @@ ADMITTED_S = 30.0
 HELD_S = 30.0
 # As many chunks may come before the limiter has said how long they wait.
 MOST_UNDECIDED = 32
+# So many tasks of models that are slow leave most of a process's threads to those that are not.
+MOST_SLOW = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +141,20 @@ class Engine:
     def admits(self) -> bool:
         """Whether another task would soon be asked for: what would only wait stays in the queue.
 
-        While the account is held there is one, to try with. Any thread may ask.
+        Whose the next task is nobody knows before it is taken. So a model that is slow keeps others
+        out only when it has MOST_SLOW tasks here, or is all there is. While the account is held
+        there is one, to try with. Any thread may ask.
         """
         if self._gates.account.halted_by is not None:
             return not self._working
-        if self._turnstile.longest_wait_s >= ADMITTED_S:
+        slow = self._turnstile.slow(ADMITTED_S)
+        tasks = sum(work.batch.model in slow.models for work in tuple(self._working))
+        if slow.models and (slow.is_all or tasks >= MOST_SLOW):
             return False
         # Who waits for a slot waits for no limiter.
         return (
-            self.calls_in_flight >= self._limits.calls_in_flight or self._undecided < MOST_UNDECIDED
+            self.calls_in_flight >= self._limits.calls_in_flight
+            or self._undecided - slow.waiting < MOST_UNDECIDED
         )
 
     @property

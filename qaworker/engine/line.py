@@ -121,6 +121,7 @@ class Line:
         self._queue: deque[_Waiter] = deque()
         self.waiting: dict[_Waiter, None] = {}
         """All who have no passage yet, in the order they came."""
+        self._entered_s = -math.inf
         self._settlements: list[Settlement] = []
         self._reported: Reported = (None, None)
         self._exchanging = asyncio.Lock()
@@ -135,6 +136,7 @@ class Line:
     async def enter(self, tokens: int) -> Passage:
         """See :meth:`qaworker.engine.turnstile.Turnstile.enter`."""
         waiter = _Waiter(tokens)
+        self._entered_s = waiter.since_s
         self._queue.append(waiter)
         self.waiting[waiter] = None
         self._joined.set()
@@ -169,6 +171,11 @@ class Line:
         """For how long the first of those who wait has waited: 0 when nobody waits; for any thread."""
         waiting = tuple(self.waiting)
         return self._clock() - waiting[0].since_s if waiting else 0.0
+
+    @property
+    def idle_s(self) -> float:
+        """For how long nobody has come; for any thread."""
+        return self._clock() - self._entered_s
 
     @property
     def wait_estimate_s(self) -> float:

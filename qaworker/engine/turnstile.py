@@ -7,6 +7,7 @@ has a thousand waiting, keeps no other from calling.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +17,20 @@ from qaworker.engine.line import Line, Passage, RateLimiter
 from qaworker.errors import Reported, StoreUnavailable
 
 log = logs.get(__name__)
+
+# Longer than a task waits until it is given back to the queue, and others behind it may come.
+IN_USE_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Slow:
+    """Lines in which a newcomer would wait for long."""
+
+    models: frozenset[str]
+    waiting: int
+    """Calls in them that have no passage yet."""
+    is_all: bool
+    """Whether every line is, of those that were entered within IN_USE_S."""
 
 
 class Turnstile:
@@ -57,13 +72,18 @@ class Turnstile:
         """For how long the one that waits longest has waited: 0 when nobody waits; likewise."""
         return max((line.oldest_wait_s for line in tuple(self._lines.values())), default=0.0)
 
-    @property
-    def longest_wait_s(self) -> float:
-        """What a newcomer to the slowest line would wait for the limiter: 0 while it refuses nobody.
+    def slow(self, wait_s: float) -> Slow:
+        """Of the lines in which a newcomer would wait for so long for the limiter, or longer.
 
         Any thread may ask.
         """
-        return max((line.wait_estimate_s for line in tuple(self._lines.values())), default=0.0)
+        lines = tuple(self._lines.values())
+        slow = [line for line in lines if line.wait_estimate_s >= wait_s]
+        return Slow(
+            models=frozenset(line.model for line in slow),
+            waiting=sum(len(line.waiting) for line in slow),
+            is_all=all(line in slow for line in lines if line.idle_s < IN_USE_S),
+        )
 
     async def learn(self, model: str, reported: Reported) -> None:
         """Let all workers know what limits the provider reports; without Redis nobody calls anyway."""

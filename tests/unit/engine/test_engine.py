@@ -11,7 +11,7 @@ from typing import TypeVar
 import pytest
 
 from qaworker.engine.batches import Batch
-from qaworker.engine.engine import MOST_UNDECIDED, Engine, Limits, running
+from qaworker.engine.engine import MOST_SLOW, MOST_UNDECIDED, Engine, Limits, running
 from qaworker.engine.ladder import ATTEMPTS, MOST_PROBES
 from qaworker.errors import (
     AnswerInvalid,
@@ -24,6 +24,7 @@ from qaworker.errors import (
     RequestRefused,
     StoreUnavailable,
 )
+from qaworker.limits.limiter import Exchanged, Settlement
 from qaworker.llm.estimates import Tokens
 from qaworker.llm.generator import Answer
 from qaworker.models import Chunk, GenerationConfig, Language, Outcome, Usage
@@ -893,6 +894,41 @@ def test_no_more_is_admitted_than_the_limiter_grants_soon(redis: FakeRedis) -> N
     made = [batch(chunk(1), chunk(2))]
     assert admitted(redis, FakeGenerator(), made, pause_s=10) == [True, True, True]
     assert admitted(redis, FakeGenerator(), made, pause_s=100) == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("fast", "slow", "is_admitted"),
+    [(1, 1, True), (1, MOST_SLOW - 1, True), (1, MOST_SLOW, False), (0, 1, False)],
+)
+def test_a_slow_model_keeps_others_out_only_when_it_has_much_of_the_process(
+    redis: FakeRedis, fast: int, slow: int, *, is_admitted: bool
+) -> None:
+    class SlowLimiter(FakeLimiter):
+        async def exchange(
+            self, model: str, settle: Sequence[Settlement], reserve: Sequence[int]
+        ) -> Exchanged:
+            if model == "slow" and reserve:
+                return Exchanged((), 100.0)
+            return await super().exchange(model, settle, reserve)
+
+    def task(number: int, model: str) -> Batch:
+        chunks = map(chunk, range(16 * number, 16 * number + 16))
+        return replace(batch(*chunks), model=model)
+
+    async def scenario() -> bool:
+        lent = replace(shared(), limiter=SlowLimiter())
+        async with running(FakeGenerator(), FakeStore(redis), lent, LIMITS) as engine:
+            for number in range(fast):
+                await engine.process(task(100 + number, "fast"))
+            waiting = [engine.process(task(number, "slow")) for number in range(slow)]
+            working = asyncio.gather(*waiting)
+            await asyncio.sleep(1)
+            found = engine.admits
+            engine.drain()
+            await working
+            return found
+
+    assert run(scenario()) is is_admitted
 
 
 def test_no_more_is_admitted_until_the_limiter_has_judged_what_there_is(redis: FakeRedis) -> None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 import pytest
 
 from qaworker.engine.line import FLUSH_S, RETRY_S, Line, Passage
-from qaworker.engine.turnstile import Turnstile
+from qaworker.engine.turnstile import IN_USE_S, Slow, Turnstile
 from qaworker.errors import ChunkTooLarge, StoreUnavailable
 from qaworker.limits.limiter import (
     ASK_AGAIN_S,
@@ -429,25 +429,44 @@ def test_tells_how_many_wait_and_for_how_long() -> None:
     play(scenario, FakeLimiter({MODEL: 1}))
 
 
-def test_estimates_what_a_newcomer_would_wait() -> None:
+def test_tells_in_which_lines_a_newcomer_would_wait_for_long() -> None:
     async def scenario(hall: Hall) -> None:
         turnstile = hall.turnstile
-        assert turnstile.longest_wait_s == 0
+        assert turnstile.slow(0.1) == Slow(frozenset(), 0, is_all=True)
         await hall.call("a")
-        assert turnstile.longest_wait_s == 0
+        assert turnstile.slow(0.1) == Slow(frozenset(), 0, is_all=False)
         waiting = asyncio.create_task(hall.calls("b" * 300))
-        estimates = []
-        for _ in range(3):
+        bounds = []
+        for estimate_s in (25, 20, 15):
             await asyncio.sleep(5)
             # Celery's loop asks, in another thread.
             with ThreadPoolExecutor(1) as other:
-                estimates.append(other.submit(lambda: turnstile.longest_wait_s).result())
-        assert estimates == pytest.approx([25, 20, 15], rel=0.1)
+                slow = other.submit(turnstile.slow, estimate_s * 0.9).result()
+            assert slow.waiting == pytest.approx(estimate_s * 10, abs=5)
+            assert slow.is_all
+            bounds.append(turnstile.slow(estimate_s * 1.1))
+        assert bounds == [Slow(frozenset(), 0, is_all=False)] * 3
         await waiting
         await hall.call("c")
-        assert turnstile.longest_wait_s == 0
+        assert turnstile.slow(0.1) == Slow(frozenset(), 0, is_all=False)
 
     play(scenario, FakeLimiter({MODEL: 10}))
+
+
+def test_tells_whether_another_model_is_in_use_that_is_not_slow() -> None:
+    async def scenario(hall: Hall) -> None:
+        slow = asyncio.create_task(hall.calls("a" * 20, model="slow"))
+        await asyncio.sleep(1)
+        assert hall.turnstile.slow(30) == Slow(frozenset({"slow"}), 19, is_all=True)
+        await hall.call("b", model="fast")
+        assert hall.turnstile.slow(30) == Slow(frozenset({"slow"}), 19, is_all=False)
+        slow.cancel()
+        slow = asyncio.create_task(hall.calls("a" * 100, model="slow"))
+        await asyncio.sleep(IN_USE_S)
+        assert hall.turnstile.slow(30).is_all
+        slow.cancel()
+
+    play(scenario, FakeLimiter({"slow": 0.1}))
 
 
 def test_closes_although_a_cancellation_gets_lost() -> None:
