@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-
-from qaworker.cli import main as cli
 
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    sys.exit(cli.main())
+    try:
+        from qaworker.cli import main as cli
+
+        sys.exit(cli.main())
+    except KeyboardInterrupt:  # while its modules were read, or after it ended
+        print("qaworker: interrupted", file=sys.stderr)  # noqa: T201, for a person
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

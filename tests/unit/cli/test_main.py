@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from qaworker import __main__ as entry
 from qaworker.cli import main
 from qaworker.cli.main import COMMANDS, INNER
 from qaworker.errors import ConfigError
@@ -125,3 +126,16 @@ def test_no_error_shows_a_secret(
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("qaworker, version ")
+
+
+def test_who_interrupts_while_modules_are_read_sees_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "main", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        entry.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "qaworker: interrupted\n"
