@@ -191,7 +191,7 @@ def _found(store: DeadLetters, selection: Selection) -> list[DeadLetter]:
         )
     run_id = selection.run_id
     if not letters and run_id is not None and not any(store.find(Selection(run_id=run_id))):
-        click.echo(f"run {printable(run_id)} left none: is that its id?", err=True)
+        click.echo(f"run {printable(run_id)} has none left: is that its id?", err=True)
     return letters
 
 

@@ -143,4 +143,7 @@ def table(shown: Console, counts: Counts, seconds: float) -> None:
         for reason, chunks in sorted(reasons.items()):
             shown.print(f"{kind}: {chunks} chunks ({reason})", style="yellow")
     if counts.dead:
-        shown.print("`qaworker dead list` says why; `qaworker dead requeue` sends them again")
+        shown.print(
+            "`qaworker dead list` says why; `qaworker dead requeue` sends them again, those that were"
+            " not discarded"
+        )

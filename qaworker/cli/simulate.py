@@ -68,8 +68,9 @@ def command(  # noqa: PLR0913, PLR0917, one parameter for each option
     """Serve a simulated OpenAI API for demonstrations and tests.
 
     It is no language model: answers are formed by rule from the text in the prompt. It serves
-    /v1/models and /v1/chat/completions; GET /stats tells what it served; POST /faults, /limits,
-    /latency and /stats/reset change it while it runs.
+    /v1/models and /v1/chat/completions; GET /stats tells what it served. POST changes it while it
+    runs: /faults with {"503": 0.5}, /limits with {"rpm": 60, "tpm": 0}, /latency with
+    {"mean_s": 2, "sigma": 0}, and /stats/reset.
     """
     from qaworker.simulator import server
     from qaworker.simulator.buckets import Limits

@@ -231,7 +231,7 @@ def test_what_is_mistyped_is_not_taken_for_all_is_well(dead: Run, action: str) -
     ran = dead(action, "--reason", "foo")
     assert (ran.code, ran.out) == (2, "")
     assert "nothing dies of foo: give one of internal, invalid, " in ran.err
-    assert "run nope left none: is that its id?" in dead(action, "--run", "nope").err
+    assert "run nope has none left: is that its id?" in dead(action, "--run", "nope").err
     assert "left none" not in dead(action, "--run", "run-1", "--reason", "truncated").err
 
 
