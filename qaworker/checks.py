@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +23,8 @@ from qaworker.redis_errors import store_errors
 from qaworker.settings import Settings
 from qaworker.store import fleet, heartbeats, holds
 from qaworker.store.connections import connect
+from qaworker.store.heartbeats import Beat
+from qaworker.store.holds import Hold
 
 # A ledger of a million chunks and its exports.
 LEAST_FREE_BYTES: Final = 2 * 2**30
@@ -98,23 +100,36 @@ def _workers(settings: Settings) -> str:
             "no worker process answers: start them with `bin/start_celery.sh start`,"
             " or one with `qaworker worker`"
         )
-    on = Counter(beat.host for beat in living)
-    for host, workers in sorted(expected.items()):
-        if on[host] < workers:
-            raise CheckFailed(
-                f"{on[host]} of {workers} answer on {host}: `qaworker status` there says why"
-            )
-    for account in sorted({beat.account for beat in living}):
-        for scope in (holds.account_scope(account), holds.model_scope(account, settings.model)):
-            if (hold := held.get(scope)) is not None:
-                why = f"{hold.reason}: {hold.detail}" if hold.detail else hold.reason
-                raise CheckFailed(f"{scope} is held ({why}): `qaworker status` says what ends it")
+    if (other := heartbeats.calling_another(living, settings.openai_base_url)) is not None:
+        raise CheckFailed(
+            f"{other.name} calls {other.api}, and this command {settings.openai_base_url}:"
+            " give both the same OPENAI_BASE_URL"
+        )
+    _refuse_fewer(living, expected)
+    _refuse_held(living, held, settings.model)
     if quiet := [beat.name for beat in living if beat.state == "quiet"]:
         raise CheckFailed(f"quiet: {', '.join(quiet)}: `qaworker drain --resume` ends that")
     consuming = [beat.name for beat in living if beat.state != "draining"]
     if not consuming:
         raise CheckFailed("all workers are ending: `qaworker status` says who starts others")
     return f"{len(consuming)} consume: {', '.join(consuming)}"
+
+
+def _refuse_fewer(living: Sequence[Beat], expected: Mapping[str, int]) -> None:
+    on = Counter(beat.host for beat in living)
+    for host, workers in sorted(expected.items()):
+        if on[host] < workers:
+            raise CheckFailed(
+                f"{on[host]} of {workers} answer on {host}: `qaworker status` there says why"
+            )
+
+
+def _refuse_held(living: Sequence[Beat], held: Mapping[str, Hold], model: str) -> None:
+    for account in sorted({beat.account for beat in living}):
+        for scope in (holds.account_scope(account), holds.model_scope(account, model)):
+            if (hold := held.get(scope)) is not None:
+                why = f"{hold.reason}: {hold.detail}" if hold.detail else hold.reason
+                raise CheckFailed(f"{scope} is held ({why}): `qaworker status` says what ends it")
 
 
 def _owner(owner: Owner | None, needed_s: float) -> str:

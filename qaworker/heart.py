@@ -167,6 +167,7 @@ class Heart(threading.Thread):
             pid=os.getpid(),
             owner=owner(),
             account=self._account,
+            api=self._settings.openai_base_url,
             pool=self._settings.pool,
             version=version("qaworker"),
             started_at=self._started_at,

@@ -19,7 +19,7 @@ from qaworker.cli import interrupts, progress
 from qaworker.client.budget import Budget
 from qaworker.client.driver import CHUNKS_PER_TASK, Driver
 from qaworker.client.senders import QUEUE_OF, QueueSender, Sender
-from qaworker.errors import ExitCode, ModelRefused, StoreUnavailable
+from qaworker.errors import ConfigError, ExitCode, ModelRefused, StoreUnavailable
 from qaworker.exports.files import export
 from qaworker.exports.summary import summarize
 from qaworker.models import GenerationConfig
@@ -57,11 +57,26 @@ def queue_redis(settings: Settings) -> Iterator[Redis]:
 def queue_driver(
     ledger: Ledger, redis: Redis, broker: Redis, budget: Budget, *, ready_tasks: int | None
 ) -> Driver:
-    """A driver that sends to the workers' queue and keeps so many tasks ready, or sends all."""
+    """A driver that sends to the workers' queue and keeps so many tasks ready, or sends all.
+
+    Raises:
+        ConfigError: workers call another API than the run is for.
+        StoreUnavailable: Redis does not answer.
+    """
+    _refuse_another_api(redis, _config(ledger).base_url)
     reader = OutcomeReader(redis)
     queue = QUEUE_OF[ledger.description["priority"]]
     sender = QueueSender(broker, reader, queue, ready_tasks=ready_tasks)
     return _driver(ledger, reader, sender, budget)
+
+
+def _refuse_another_api(redis: Redis, api: str) -> None:
+    """See that the run's texts go where it says, and its outcomes are not another API's."""
+    if (other := heartbeats.calling_another(heartbeats.living(redis), api)) is not None:
+        raise ConfigError(
+            f"{other.name} calls {other.api}, and this run is for {api}: give the command and the"
+            " workers the same OPENAI_BASE_URL"
+        )
 
 
 @contextmanager
@@ -90,10 +105,12 @@ def local_driver(
 
 
 def _driver(ledger: Ledger, reader: OutcomeReader, sender: Sender, budget: Budget) -> Driver:
-    made_with = ledger.description
-    config = GenerationConfig.model_validate(made_with["config"])
-    model = made_with["model"]
-    return Driver(ledger, reader, sender, config=config, model=model, standing=budget)
+    model = ledger.description["model"]
+    return Driver(ledger, reader, sender, config=_config(ledger), model=model, standing=budget)
+
+
+def _config(ledger: Ledger) -> GenerationConfig:
+    return GenerationConfig.model_validate(ledger.description["config"])
 
 
 def tell_workers(console: Console, redis: Redis, expected: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -38,6 +39,8 @@ class Beat(BaseModel):
     """``systemd``, ``supervisor``, ``pid`` or ``none``."""
     account: str = ""
     """Whose calls it makes; see :func:`qaworker.llm.addresses.account`."""
+    api: str = ""
+    """The address of the API that it calls."""
     pool: str = ""
     version: str = ""
     started_at: float | None = None
@@ -164,6 +167,11 @@ def seen(redis: Any) -> list[Seen]:
         if blob is not None and (beat := _read(Beat, name.decode(), blob)) is not None
     ]
     return sorted(found, key=lambda one: one.beat.name)
+
+
+def calling_another(beats: Iterable[Beat], api: str) -> Beat | None:
+    """A worker that calls another API than this one, as far as it says which."""
+    return next((beat for beat in beats if beat.api not in {"", api}), None)
 
 
 def living(redis: Any) -> list[Beat]:

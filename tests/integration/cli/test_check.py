@@ -101,6 +101,8 @@ def test_a_model_that_the_api_does_not_offer_is_found(
         (2, {}, "FAILED: 1 of 2 answer on host: "),
         (1, {"state": "quiet"}, "FAILED: quiet: qa_worker-1@host: `qaworker drain --resume`"),
         (1, {"state": "draining"}, "FAILED: all workers are ending"),
+        (1, {"api": "https://api.openai.com/v1"}, "OK: 1 consume"),
+        (1, {"api": "http://vllm/v1"}, "FAILED: qa_worker-1@host calls http://vllm/v1, and this"),
     ],
 )
 def test_workers_that_do_not_consume_are_found(

@@ -80,6 +80,27 @@ def test_submit_returns_and_collect_goes_on(
     assert languages(tmp_path / "run") == ["en", "ja"]
 
 
+@pytest.mark.parametrize("command", ["generate", "submit", "collect"])
+def test_workers_that_call_another_api_get_nothing_of_a_run(
+    run: Run, env: dict[str, str], dataset: Path, worker: StartWorker, command: str
+) -> None:
+    """They would send its texts where it does not say, and their answers would be taken for its own."""
+    if command == "collect":
+        assert run("submit", "--input-file", dataset, "--output", "run", **env).code == 0
+    process = worker(base_url="http://127.0.0.1:9/v1")
+    options: dict[str, list[str | Path]] = {
+        "generate": ["generate", "--input-file", dataset, "--use-celery", "--output", "run"],
+        "submit": ["submit", "--input-file", dataset, "--output", "run"],
+        "collect": ["collect", "run"],
+    }
+    ran = run(*options[command], **env)
+    assert ran.code == 78
+    assert ran.err.splitlines()[-1] == (
+        f"qaworker: {process.name} calls http://127.0.0.1:9/v1, and this run is for"
+        f" {env['OPENAI_BASE_URL']}: give the command and the workers the same OPENAI_BASE_URL"
+    )
+
+
 def test_workers_that_are_missing_are_told(
     run: Run, env: dict[str, str], dataset: Path, worker: StartWorker
 ) -> None:
