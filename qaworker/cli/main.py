@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
         result: Any = root.main(arguments, prog_name="qaworker", standalone_mode=False)
     except click.exceptions.Abort as error:
         print("qaworker: interrupted", file=sys.stderr)  # noqa: T201, logging is not set up yet
-        return interrupts.status_of(error.__cause__)
+        return interrupts.status_of(error.__cause__ or error.__context__)
     except click.ClickException as error:
         error.show()
         return error.exit_code

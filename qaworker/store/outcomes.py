@@ -35,6 +35,11 @@ CLAIM_TTL = timedelta(seconds=40)
 # Who dies again and again does so within minutes; deaths that lie further apart are coincidence.
 TAKERS_TTL = timedelta(days=1)
 
+# What a stored outcome begins with, for the script that may not replace an answer; earlier versions
+# wrote neither.
+_ANSWER: Final = b"+"
+_DEAD: Final = b"-"
+
 # As many chunks may still die together: from then on only those are blamed that were on the wire.
 SUSPECT_DEATHS: Final = 2
 
@@ -57,7 +62,8 @@ end
 
 def encode(outcome: Outcome) -> bytes:
     """Compact JSON, compressed: about 0.6 KB for three pairs."""
-    return zlib.compress(outcome.model_dump_json(exclude_defaults=True).encode(), level=1)
+    text = zlib.compress(outcome.model_dump_json(exclude_defaults=True).encode(), level=1)
+    return (_DEAD if outcome.kind == "dead" else _ANSWER) + text
 
 
 def decode(blob: bytes | None) -> Outcome | None:
@@ -65,7 +71,8 @@ def decode(blob: bytes | None) -> Outcome | None:
     if blob is None:
         return None
     try:
-        return Outcome.model_validate_json(zlib.decompress(blob))
+        text = blob[1:] if blob[:1] in {_ANSWER, _DEAD} else blob
+        return Outcome.model_validate_json(zlib.decompress(text))
     except (zlib.error, ValueError) as error:
         log.warning("outcome_unreadable", error=str(error))
         return None
@@ -234,8 +241,8 @@ class OutcomeStore:
     async def write(self, notices: Sequence[Notice], counts: Portion) -> None:
         """Store new outcomes, give up their claims, tell the runs, and count, in one round trip.
 
-        Of a chunk that another process settled meanwhile, as this one was taken for dead, the outcome
-        stays, unless that is dead. Given once more with the same portion, as nobody knows whether it arrived, it counts once.
+        Of a chunk that another process answered meanwhile, as this one was taken for dead, the answer
+        stays. Given once more with the same portion, as nobody knows whether it arrived, it counts once.
         """
         new = [(notice, notice.outcome) for notice in notices if notice.outcome is not None]
         counts = counts.settling({notice.digest: outcome.kind for notice, outcome in new})
@@ -270,7 +277,7 @@ class OutcomeStore:
                 dead_letters.member(run_id, digest),
             )
         keep_s = int(self._keep.total_seconds())
-        pipe.eval(self._settle, len(names), *names, self._owner, keep_s, *texts)
+        pipe.eval(self._settle, len(names), *names, keep_s, *texts)
 
 
 def _complain(problem: str) -> None:

@@ -304,7 +304,7 @@ def test_a_claim_that_expires_while_its_owner_lives_is_no_death(
 
 @pytest.mark.parametrize("first", ["frozen", "successor"])
 @pytest.mark.parametrize(
-    ("kinds", "stays"), [("ok ok", 0), ("ok dead", 0), ("dead ok", 1), ("dead dead", 0)]
+    ("kinds", "stays"), [("ok ok", 0), ("ok dead", 0), ("dead ok", 1), ("dead dead", 1)]
 )
 def test_of_two_processes_that_asked_for_a_chunk_the_first_answer_stays(
     redis_url: str, redis_client: Any, first: str, kinds: str, stays: int
@@ -334,6 +334,47 @@ def test_of_two_processes_that_asked_for_a_chunk_the_first_answer_stays(
     assert redis_client.zcard(keys.letters()) == len(letters)
     assert OutcomeReader(redis_client).fetch(["d1"]) == {"d1": expected}
     assert redis_client.lrange(keys.done("run"), 0, -1) == [b"d1", b"d1"]
+
+
+def test_a_chunk_that_kills_is_dead_in_each_run_that_has_it(
+    redis_url: str, redis_client: Any
+) -> None:
+    """Who gives up on it without a call was never noted as a taker."""
+    store(redis_client, dead("d1", "earlier"))
+
+    async def scenario(*processes: OutcomeStore) -> None:
+        for process in processes[:-1]:
+            await die(process, redis_client, "d1")
+        last = processes[-1]
+        assert (await last.claim(["d1"], "run")).deaths == {"d1": 4}
+        await last.write([Notice("d1", "run", dead("d1", "run"))], NOTHING)
+
+    with_stores(redis_url, scenario, owners=[f"process-{n}" for n in range(5)])
+    assert OutcomeReader(redis_client).fetch(["d1"]) == {"d1": dead("d1", "run")}
+    assert not redis_client.exists(keys.takers("d1"), keys.claim("d1"))
+
+
+def test_an_answer_takes_the_place_of_what_died_in_another_run(
+    redis_url: str, redis_client: Any
+) -> None:
+    """Of a process that was frozen while another asked, for another run, in vain."""
+
+    async def scenario(frozen: OutcomeStore, other: OutcomeStore) -> None:
+        await frozen.claim(["d1"], "run")
+        redis_client.delete(keys.claim("d1"))
+        await other.claim(["d1"], "other")
+        died = dead("d1", "other")
+        await other.write([Notice("d1", "other", died, letter_for(died))], NOTHING)
+        await frozen.write([Notice("d1", "run", ok("d1"))], NOTHING)
+
+    with_stores(redis_url, scenario, owners=("frozen", "other"))
+    assert OutcomeReader(redis_client).fetch(["d1"]) == {"d1": ok("d1")}
+
+
+def test_an_outcome_of_an_earlier_version_is_read(redis_client: Any) -> None:
+    store(redis_client, ok("d1"))
+    redis_client.set(keys.outcome("d1"), redis_client.get(keys.outcome("d1"))[1:])
+    assert OutcomeReader(redis_client).fetch(["d1"]) == {"d1": ok("d1")}
 
 
 def test_an_outcome_is_stored_though_redis_forgot_who_claimed(
