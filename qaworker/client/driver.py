@@ -218,10 +218,9 @@ class Driver:
         late = ((digest, at) for digest, at in self._ledger.sent() if at < lost_before)
         while page := list(islice(late, NOTICES_AT_ONCE)):
             if lost := self._sender.lost(page):
-                # Nobody has claimed what has ended since it was looked up.
-                unknown = self._without_outcome(self._ledger.by_digests(lost))
-                log.info("chunks_sent_again", chunks=len(unknown))
-                self._dispatch(unknown)
+                log.info("chunks_sent_again", chunks=len(lost))
+                # As there is room: what is only taken for lost, as it was handed back, stands there.
+                self._ledger.await_again(lost)
 
 
 def _is_settled(counts: Counts) -> bool:

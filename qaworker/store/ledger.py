@@ -181,16 +181,6 @@ class Ledger:
         rows = self._walk("SELECT digest, seq FROM digest", where=_UNSETTLED)
         return (digest for digest, _ in rows)
 
-    def by_digests(self, digests: Iterable[str]) -> list[tuple[Chunk, str]]:
-        """The chunks to send for some digests; unknown ones are left out."""
-        found = []
-        for digest in digests:
-            for (body,) in self._database.query(
-                "SELECT body FROM digest JOIN chunk USING (seq) WHERE digest = ?", (digest,)
-            ):
-                found.append((unpack_chunk(body), digest))
-        return found
-
     def mark_sent(self, digests: Iterable[str], now: float) -> None:
         """Say that chunks are about to be sent, again or for the first time.
 
@@ -217,8 +207,16 @@ class Ledger:
                 ((digest,) for digest in digests),
             )
 
+    def await_again(self, digests: Iterable[str]) -> None:
+        """Let what was sent and has no outcome be sent again; messages of it may be left."""
+        with self._database.transaction() as connection:
+            connection.executemany(
+                "UPDATE digest SET state = 'waiting' WHERE digest = ? AND state = 'sent'",
+                ((digest,) for digest in digests),
+            )
+
     def mark_all_waiting(self) -> None:
-        """Let all that was sent and has no outcome be sent again; messages of it may be left."""
+        """:meth:`await_again` for all of it."""
         with self._database.transaction() as connection:
             connection.execute("UPDATE digest SET state = 'waiting' WHERE state = 'sent'")
 

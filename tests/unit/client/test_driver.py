@@ -294,6 +294,22 @@ def test_a_lost_message_is_sent_again_when_it_is_late(
     assert dict(ledger.sent())["d1"] == clock.now_s
 
 
+def test_what_is_lost_is_sent_again_when_there_is_room(
+    driver: Driver, ledger: Ledger, workers: Workers, clock: Clock
+) -> None:
+    """What was handed back is taken for lost, and would fill a queue that nobody empties."""
+    fill(ledger, 3)
+    driver.step()
+    workers.gone, workers.space = {"d1"}, 0
+    for _ in range(3):
+        clock.sleep(LOST_AFTER_S + RECONCILE_EVERY_S)
+        driver.step()
+    assert len(workers.sent) == 1
+    workers.space = 1
+    driver.step()
+    assert [batch.digests for batch in workers.sent[1:]] == [("d1",)]
+
+
 def test_what_was_sent_again_gets_its_time_again(
     driver: Driver, ledger: Ledger, workers: Workers, clock: Clock
 ) -> None:

@@ -137,9 +137,16 @@ def test_sent_can_be_marked_and_recorded_while_it_is_read(ledger: Ledger) -> Non
     assert len(list(ledger.sent())) == 1250
 
 
-def test_chunks_to_send_again_are_found_by_digest(ledger: Ledger) -> None:
+def test_what_may_be_lost_waits_again_and_the_run_remembers_that_it_was_sent(
+    ledger: Ledger,
+) -> None:
     filled(ledger)
-    assert ledger.by_digests(["d3", "unknown", "d1"]) == [(chunk(3), "d3"), (chunk(1), "d1")]
+    ledger.mark_sent(["d1", "d3"], now=20.0)
+    ledger.record([Outcome(digest="d3", kind="ok")])
+    ledger.await_again(["d3", "unknown", "d1"])
+    assert not list(ledger.sent())
+    assert "d1" in [digest for _, digest in ledger.waiting(9)]
+    assert ledger.was_sent
 
 
 @pytest.mark.parametrize("language", ["en", "ja"])
