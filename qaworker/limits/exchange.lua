@@ -177,7 +177,7 @@ for _, reservation in ipairs(ask.reserve) do
       if first then -- when he has passed, and his debt is paid back
         again = math.max(wait_for(cost, first.cost), wait_for(first.cost, 0) + ask.large_horizon_ms)
       end
-      if first_at <= now and not first then -- nobody else uses what comes back before
+      if first_at <= now then -- nobody else uses what comes back before, and his turn comes soon
         again = math.min(again, math.max(ask.first_again_ms, again / 8))
       end
       claims[ask.asker] = {
