@@ -140,7 +140,7 @@ def _generate(
     config: Mapping[str, Any] | None,
     model: str | None,
 ) -> None:
-    running = _start_runtime()
+    running = runtime.current() or runtime.start(settings.load())
     task_id = str(task.request.id)
     run_id = _run_id(task)
     base_url = running.settings.openai_base_url
@@ -212,10 +212,6 @@ def generate_qa_for_chunk_async(
 ) -> None:
     """Generate Q/A pairs for one chunk; see :func:`generate_qa_for_batch_async`."""
     _generate(self, [chunk_data], config, model)
-
-
-def _start_runtime() -> runtime.Runtime:
-    return runtime.start(settings.load())
 
 
 @signals.worker_process_shutdown.connect

@@ -38,6 +38,8 @@ class Generator:
 
     def __init__(self, client: openai.AsyncOpenAI) -> None:
         self._client = client
+        # A whole address is taken as it is; the SDK joins a path to the base anew for each call.
+        self._url = f"{client.base_url}chat/completions"
         self._estimates = Estimates()
 
     def tokens(
@@ -76,9 +78,7 @@ class Generator:
         body = request_body(chunks, config, model, cap_factor=cap_factor, repair=repair)
         try:
             # The plain response is the SDK's cheapest form.
-            response = await self._client.post(
-                "/chat/completions", cast_to=httpx2.Response, body=body
-            )
+            response = await self._client.post(self._url, cast_to=httpx2.Response, body=body)
         except faults.LIBRARY_ERRORS as error:
             private = [self._client.api_key, *(chunk.text for chunk in chunks)]
             # Not chained: a logged traceback would show what the server repeats of the request.
