@@ -113,7 +113,8 @@ def _leave_note(task: Task, note: TaskNote) -> None:
     if (task.request.headers or {}).get(RUN_HEADER):
         return
     # Not the runtime's connection: that the runtime cannot start may be what is to be noted.
-    values = settings.load()
+    running = runtime.current()
+    values = running.settings if running else settings.load()
     with connect(values.redis_url) as redis:
         keep = timedelta(days=values.outcome_days)
         TaskNotes(redis).write(task.request.id, note, keep=keep)

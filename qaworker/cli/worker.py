@@ -22,7 +22,7 @@ log = logs.get(__name__)
 
 # A Redis that starts together with its workers is there by then.
 START_PATIENCE_S = 10.0
-# As many that live are new before Python looks for cycles among them; its own number is 700.
+# So many that live are new before Python looks for cycles among them; its own number is 700 to 2,000.
 NEW_OBJECTS = 20_000
 
 
@@ -104,10 +104,10 @@ def command(number: int, loglevel: str | None, logfile: Path | None) -> int:
 
 
 def _spare_the_collector() -> None:
-    """Let Python look for cycles seldom, and never among what was imported.
+    """Let Python look for cycles seldom, and never among what there is now.
 
     With its own thresholds that took a seventh of a busy worker's processor time, and found next to
-    nothing: what a call leaves behind has no cycles.
+    nothing: what an answered call leaves behind has hardly a cycle.
     """
     gc.collect()
     gc.freeze()

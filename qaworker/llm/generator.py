@@ -38,8 +38,9 @@ class Generator:
 
     def __init__(self, client: openai.AsyncOpenAI) -> None:
         self._client = client
-        # A whole address is taken as it is; the SDK joins a path to the base anew for each call.
-        self._url = f"{client.base_url}chat/completions"
+        # As the SDK joins a path to the base, which it does anew for each call.
+        base = client.base_url
+        self._url = str(base.copy_with(raw_path=base.raw_path + b"chat/completions"))
         self._estimates = Estimates()
 
     def tokens(

@@ -47,7 +47,7 @@ def test_a_page_for_a_person(run: Run, redis_url: str, worker: StartWorker) -> N
     assert (ran.code, ran.err) == (0, "")
 
 
-def test_hanging_workers_are_waited_for_by_nobody(
+def test_hanging_workers_are_told_by_their_heartbeats(
     run: Run, redis_url: str, redis_client: Any, worker: StartWorker
 ) -> None:
     processes = [worker(number, base_url=NOBODY) for number in (1, 2)]

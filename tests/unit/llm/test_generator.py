@@ -54,6 +54,36 @@ def test_an_answer(serve: Any, chunk: Chunk, pair: dict[str, str], completion: C
     assert body["response_format"]["json_schema"]["strict"] is True
 
 
+@pytest.mark.parametrize(
+    ("base", "path"),
+    [
+        ("", "/chat/completions"),
+        ("/", "/chat/completions"),
+        ("/v1/..", "/chat/completions"),
+        ("/v1/", "/v1/chat/completions"),
+        ("/v1#part", "/v1/chat/completions"),
+        ("/a%2Fb c", "/a%2Fb%20c/chat/completions"),
+    ],
+)
+def test_every_address_of_an_api_is_called(
+    serve: Any, pair: dict[str, str], completion: Completion, chunk: Chunk, base: str, path: str
+) -> None:
+    asked: list[str] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        asked.append(request.raw_path)
+        return web.json_response(completion([pair]))
+
+    async def scenario() -> None:
+        async with serve(handler) as client:
+            origin = str(client.base_url).removesuffix("/v1/")
+            moved = client.with_options(base_url=origin + base)
+            await Generator(moved).ask([chunk], CONFIG, "gpt-5-mini")
+
+    asyncio.run(scenario())
+    assert asked == [path]
+
+
 def test_chunks_that_share_a_prompt(
     serve: Any, chunk: Chunk, pair: dict[str, str], completion: Completion
 ) -> None:
