@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 import click
 from rich.console import Console
@@ -18,24 +20,27 @@ from qaworker.store import holds
 
 # As many as a person reads before answering.
 RUNS_SHOWN = 10
+# Of a run with a directory, or of a message that was sent without a run.
+_RUN_ID: Final = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @click.command("cancel")
-@click.argument("run_dir", required=False, type=click.Path(path_type=Path))
+@click.argument("run_dir", required=False)
 @click.option("--all", "is_all", is_flag=True, help="Cancel every run, also those sent by Python.")
 @click.option("--dry-run", "is_dry", is_flag=True, help="List what waits, and remove nothing.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-def command(*, run_dir: Path | None, is_all: bool, is_dry: bool, yes: bool) -> int:
+def command(*, run_dir: str | None, is_all: bool, is_dry: bool, yes: bool) -> int:
     """Remove the waiting messages of the run in RUN_DIR; its ledger and outcomes stay.
 
-    What workers hold runs to its end, and a command that is at work on the run ends. Given again,
-    the command that made the run goes on with it.
+    RUN_DIR may be the run's id, where the directory is not at hand. What workers hold runs to its
+    end, and a command that is at work on the run ends. Given again, the command that made the run
+    goes on with it.
     """
     if is_all == (run_dir is not None):
         raise click.UsageError("give either RUN_DIR or --all")
     values = settings.load()
     logs.configure("warning", values.log_format)
-    run_id = None if run_dir is None else cancelling.run_id_of(run_dir)
+    run_id = None if run_dir is None else _run_id(run_dir)
     if is_dry and yes:
         raise click.UsageError("give either --dry-run or --yes")
     console = progress.console()
@@ -70,6 +75,11 @@ def command(*, run_dir: Path | None, is_all: bool, is_dry: bool, yes: bool) -> i
                     soft_wrap=True,
                 )
     return ExitCode.OK
+
+
+def _run_id(text: str) -> str:
+    """Raises ConfigError: it is no run directory, and no id either."""
+    return text if _RUN_ID.fullmatch(text) else cancelling.run_id_of(Path(text))
 
 
 def _show(console: Console, found: Waiting) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 from redis import Redis
@@ -19,7 +19,7 @@ from qaworker.cli import interrupts, progress
 from qaworker.client.budget import Budget
 from qaworker.client.driver import CHUNKS_PER_TASK, Driver
 from qaworker.client.senders import QUEUE_OF, QueueSender, Sender
-from qaworker.errors import ConfigError, ExitCode, ModelRefused, StoreUnavailable
+from qaworker.errors import ConfigError, ExitCode, ModelRefused, RunHeld, StoreUnavailable
 from qaworker.exports.files import export
 from qaworker.exports.summary import summarize
 from qaworker.models import GenerationConfig
@@ -29,6 +29,7 @@ from qaworker.store.connections import connect, require
 from qaworker.store.holds import Hold
 from qaworker.store.ledger import Ledger
 from qaworker.store.outcomes import OutcomeReader
+from qaworker.store.tally import Counts
 
 # A worker that was started together with the run has beaten by then.
 BEATS_WITHIN_S: Final = 10.0
@@ -207,16 +208,34 @@ def drive(
     return code
 
 
+@contextmanager
+def exported_if_held(console: Console, ledger: Ledger, directory: Path) -> Iterator[None]:
+    """Export what a run has when it is held: nobody may want to pay for the rest."""
+    try:
+        yield
+    except RunHeld:
+        counts = ledger.counts()
+        if counts.settled:
+            console.print(f"{counts.settled} of {counts.chunks} chunks have an outcome")
+            _export(console, ledger, directory, counts)
+        raise
+
+
 def finish(
     console: Console, ledger: Ledger, directory: Path, *, seconds: float, as_json: bool
 ) -> ExitCode:
     """Export a complete run and say what came of it."""
     counts = ledger.counts()
-    summary = summarize(ledger.description, asdict(counts) | {"usage": counts.usage.model_dump()})
-    paths = export(directory, ledger.results(), summary)
     progress.table(console, counts, seconds)
-    for path in paths:
-        console.print(f"wrote {path}", soft_wrap=True)
+    summary = _export(console, ledger, directory, counts)
     if as_json:
         click.echo(json.dumps(summary, ensure_ascii=False))
     return ExitCode.FAILED if counts.dead else ExitCode.OK
+
+
+def _export(console: Console, ledger: Ledger, directory: Path, counts: Counts) -> dict[str, Any]:
+    """Write the pairs there are; returns the summary."""
+    summary = summarize(ledger.description, asdict(counts) | {"usage": counts.usage.model_dump()})
+    for path in export(directory, ledger.results(), summary):
+        console.print(f"wrote {path}", soft_wrap=True)
+    return summary

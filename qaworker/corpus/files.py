@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -62,12 +63,22 @@ def find(path: Path) -> list[Path]:
         if not ending(path):
             raise InputError(f"{path}: unknown kind of file: its name must end in {kinds}")
         return _named([path])
-    names = (found.relative_to(path) for found in path.rglob("*"))
-    visible = (name for name in names if not any(part.startswith(".") for part in name.parts))
-    files = [path / name for name in visible if ending(name) and (path / name).is_file()]
+    files = [file for file in _visible(path) if ending(file)]
     if not files:
         raise InputError(f"{path}: nothing to read: put files there that end in {kinds}")
     return _named(sorted(files, key=lambda file: file.relative_to(path).as_posix()))
+
+
+def left_out(path: Path) -> Counter[str]:
+    """How many files under the directory ``path`` cannot be read, by the ending of their names."""
+    return Counter(file.suffix.lower() or "(none)" for file in _visible(path) if not ending(file))
+
+
+def _visible(path: Path) -> Iterator[Path]:
+    for found in path.rglob("*"):
+        is_hidden = any(part.startswith(".") for part in found.relative_to(path).parts)
+        if not is_hidden and found.is_file():
+            yield found
 
 
 @contextmanager

@@ -9,12 +9,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, Literal
 
+from qaworker import logs
 from qaworker.corpus import files, language
 from qaworker.corpus.jsons import json_lines, json_list
 from qaworker.corpus.rows import BadRow, Columns, Row
 from qaworker.corpus.tables import csv_rows, parquet_rows
 from qaworker.errors import InputError
 from qaworker.models import Document, Language
+
+log = logs.get(__name__)
 
 # What Japanese texts are in when they are not UTF-8; kana tells that the guess is right.
 _JAPANESE_ENCODINGS: Final = ("CP932", "EUC-JP")
@@ -96,6 +99,10 @@ class Reader:
     def _documents(self) -> Iterator[Document]:
         source = self.source
         columns = Columns(source.text_column, source.id_column)
+        if left_out := files.left_out(source.path):
+            log.warning(
+                "files_left_out", files=left_out.total(), endings=" ".join(sorted(left_out))
+            )
         for path in files.find(source.path):
             for row in _READERS[files.ending(path)](path, columns):
                 judged = row if isinstance(row, BadRow) else self._judge(path, row)

@@ -55,6 +55,16 @@ def held(site: Site) -> list[str]:
     return [hold.scope.partition(":")[0] for hold in holds.holds(site.redis)]
 
 
+def check_exported_so_far(site: Site, run: str) -> None:
+    """The files hold what was paid for."""
+    summary = site.summary(run)
+    assert 0 < summary["outcomes"]["ok"] < CHUNKS
+    assert (summary["chunks"], summary["reconciles"]) == (CHUNKS, False)
+    lines = (site.directory / run / "qa_pairs.jsonl").read_text(encoding="utf-8").splitlines()
+    answered = {json.loads(line)["source_chunk_id"] for line in lines}
+    assert (len(answered), len(lines)) == (summary["outcomes"]["ok"], summary["pairs"])
+
+
 def test_a_run_is_held_when_its_budget_is_spent_and_goes_on_with_a_larger_one(site: Site) -> None:
     site.simulate("--latency", "0.5")
     workers = [site.worker(number, **NO_LIMIT) for number in (1, 2)]
@@ -71,6 +81,7 @@ def test_a_run_is_held_when_its_budget_is_spent_and_goes_on_with_a_larger_one(si
     # Used up, but for less than one call can cost.
     assert 0.9 * budget * MICROS < spent <= budget * MICROS
     assert held(site) == ["run"]
+    check_exported_so_far(site, "run")
 
     other = site.generate(site.dataset(40, first=CHUNKS), "other", "--use-celery")
     assert other.wait_exit(AT_ONCE_S) == 0, other.output
@@ -142,6 +153,7 @@ def test_a_run_in_its_own_process_and_one_that_was_submitted_keep_their_budgets(
     early = site.command("collect", place)
     assert early.wait_exit(AT_ONCE_S) == 75, early.output
     assert "does not cover" in early.output.splitlines()[-1]
+    check_exported_so_far(site, "submitted")
     assert spent_micros(site) <= budget * MICROS
     collect = site.command("collect", place, "--budget", f"{10 * budget:.6f}")
     assert collect.wait_exit(AT_ONCE_S) == 0, collect.output

@@ -86,6 +86,24 @@ def test_a_dry_run_lists_and_removes_nothing(
     assert redis_client.llen(QUEUE) == 1
 
 
+def test_a_run_is_cancelled_by_its_id(
+    submitted: str, run: Run, redis_url: str, redis_client: Any
+) -> None:
+    other = "0" * 32
+    assert run("cancel", other, "--yes", REDIS_URL=redis_url).code == 0
+    assert redis_client.llen(QUEUE) == 1
+    shown = run("cancel", submitted, "--dry-run", REDIS_URL=redis_url).err
+    run_id = shown.partition("run ")[2].partition(":")[0]
+    assert run("cancel", run_id, "--yes", REDIS_URL=redis_url).code == 0
+    assert redis_client.llen(QUEUE) == 0
+
+
+def test_what_is_neither_a_run_directory_nor_an_id_is_refused(run: Run, redis_url: str) -> None:
+    ran = run("cancel", "rum", "--yes", REDIS_URL=redis_url)
+    assert (ran.code, ran.out) == (78, "")
+    assert "rum" in ran.complaint
+
+
 def test_a_script_is_told_in_a_line_to_say_yes(submitted: str, run: Run, redis_url: str) -> None:
     ran = run("cancel", submitted, REDIS_URL=redis_url)
     assert "Usage" not in ran.err

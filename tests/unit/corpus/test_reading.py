@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from structlog.testing import capture_logs
 
 from qaworker.corpus import jsons, tables
 from qaworker.corpus.reading import Reader, Source
@@ -330,3 +331,15 @@ def test_only_wanted_columns_of_parquet_are_read(
     assert asked == [["Combined_Text"]]
     assert [document.doc_id for document in read(path, id_column="id")] == ["a-1", "b-2"]
     assert asked[1:] == [["Combined_Text", "id"]]
+
+
+def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("a.txt", "scan.PDF", "sub/b.pdf", "sub/Makefile", ".hidden.pdf"):
+        (tmp_path / name).write_text(EN)
+    with capture_logs() as logged:
+        assert len(list(Reader(Source(path=tmp_path)))) == 1
+        assert len(list(Reader(Source(path=tmp_path / "a.txt")))) == 1
+    assert [(one["event"], one["files"], one["endings"]) for one in logged] == [
+        ("files_left_out", 3, "(none) .pdf")
+    ]
