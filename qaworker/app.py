@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import ssl
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from queue import Empty
 from typing import Any, Final
@@ -169,6 +170,16 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
 
     Its messages can be counted by queue also while workers hold them.
     """
+
+    _spare: Any = None
+    """A client that commands share."""
+
+    @contextmanager
+    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
+        """A client, made once for each pool: kombu makes one, with a table of 300 entries, each time."""
+        if not client and (self._spare is None or self._spare.connection_pool is not self.pool):
+            self._spare = self._create_client()
+        yield client or self._spare
 
     def _get_client(self) -> Any:
         return partial(Client, global_keyprefix=self.global_keyprefix)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import httpx2
 import openai
+from pydantic_core import to_json
 
 from qaworker.errors import AnswerInvalid, Reported
 from qaworker.llm import faults
@@ -78,8 +79,10 @@ class Generator:
         """
         body = request_body(chunks, config, model, cap_factor=cap_factor, repair=repair)
         try:
-            # The plain response is the SDK's cheapest form.
-            response = await self._client.post(self._url, cast_to=httpx2.Response, body=body)
+            # Bytes in and the plain response out are the SDK's cheapest forms.
+            response = await self._client.post(
+                self._url, cast_to=httpx2.Response, content=to_json(body)
+            )
         except faults.LIBRARY_ERRORS as error:
             private = [self._client.api_key, *(chunk.text for chunk in chunks)]
             # Not chained: a logged traceback would show what the server repeats of the request.

@@ -39,6 +39,7 @@ def test_an_answer(serve: Any, chunk: Chunk, pair: dict[str, str], completion: C
     asked: list[tuple[str, str | None, dict[str, Any]]] = []
 
     async def handler(request: web.Request) -> web.Response:
+        assert request.content_type == "application/json"
         asked.append((request.path, request.headers.get("Authorization"), await request.json()))
         return web.json_response(completion([pair, {**pair, "evidence": "unheard of"}]))
 
