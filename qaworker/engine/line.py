@@ -33,6 +33,9 @@ RETRY_S = 1.0
 FLUSH_S = 0.05
 # Asking this much before the first can be granted keeps the limiter's bucket from running over.
 AHEAD_S = HORIZON_S / 2
+# Calls that are granted at once, for times within so long, begin together with the last of them: what one
+# wakes is then at hand for the others, which saves a tenth of a busy process' time.
+TOGETHER_S = 0.05
 # The pace of a line is that of about so long.
 PACE_S = 10.0
 
@@ -259,18 +262,35 @@ class Line:
                 waiter.fail(error)
             self._release(len(waiters))
             return
-        loop = asyncio.get_running_loop()
+        granted: list[tuple[_Waiter, Grant]] = []
         for waiter, answer in zip(waiters, exchanged.answers, strict=False):
             if isinstance(answer, ChunkTooLarge):
                 waiter.fail(answer)
                 self._release(1)
             else:
-                self._granted += 1
-                loop.call_later(answer.wait_s, waiter.pass_with, Passage(self, answer))
+                granted.append((waiter, answer))
+        self._granted += len(granted)
+        self._let_pass(granted)
         refused = waiters[len(exchanged.answers) :]
         self._queue.extendleft(reversed(refused))
         self._release(len(refused))
         self._note(exchanged.refused_wait_s)
+
+    def _let_pass(self, granted: Sequence[tuple[_Waiter, Grant]]) -> None:
+        """Let them pass in their order, and each when his time has come."""
+        loop = asyncio.get_running_loop()
+        group: list[tuple[_Waiter, Grant]] = []
+        for waiter, grant in granted:
+            if group and grant.wait_s - group[0][1].wait_s > TOGETHER_S:
+                loop.call_later(group[-1][1].wait_s, self._begin, group)
+                group = []
+            group.append((waiter, grant))
+        if group:
+            loop.call_later(group[-1][1].wait_s, self._begin, group)
+
+    def _begin(self, group: Sequence[tuple[_Waiter, Grant]]) -> None:
+        for waiter, grant in group:
+            waiter.pass_with(Passage(self, grant))
 
     async def _exchange(self, reserve: Sequence[int]) -> Exchanged:
         async with self._exchanging:

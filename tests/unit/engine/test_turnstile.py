@@ -142,6 +142,18 @@ def test_all_who_come_at_once_pass_with_one_question() -> None:
     assert limiter.asked[0].reserve == (1, 1, 1)
 
 
+def test_those_whose_times_are_near_pass_together_in_their_order_and_never_early() -> None:
+    async def scenario(hall: Hall) -> None:
+        await hall.calls("abcdefgh")
+        assert hall.passed == [
+            *((name, 0.04) for name in "abc"),
+            *((name, 0.1) for name in "def"),
+            *((name, 0.14) for name in "gh"),
+        ]
+
+    play(scenario, FakeLimiter({MODEL: 50}))
+
+
 def test_who_must_wait_passes_when_his_wait_is_over() -> None:
     async def scenario(hall: Hall) -> None:
         await hall.calls("abc")
