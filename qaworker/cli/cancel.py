@@ -79,7 +79,8 @@ def command(*, run_dir: str | None, is_all: bool, is_dry: bool, yes: bool) -> in
 
 def _run_id(text: str) -> str:
     """Raises ConfigError: it is no run directory, and no id either."""
-    return text if _RUN_ID.fullmatch(text) else cancelling.run_id_of(Path(text))
+    is_id = _RUN_ID.fullmatch(text) and not Path(text).is_dir()
+    return text if is_id else cancelling.run_id_of(Path(text))
 
 
 def _show(console: Console, found: Waiting) -> None:

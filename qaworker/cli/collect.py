@@ -38,7 +38,7 @@ def command(
         redis = stack.enter_context(runs.outcomes_redis(values))
         broker = stack.enter_context(runs.queue_redis(values))
         limit = spending.open_budget(values, ledger, redis, budget)
-        stack.enter_context(runs.exported_if_held(console, ledger, run_dir))
+        stack.enter_context(runs.exported_if_held(console, ledger, redis, run_dir))
         driver = runs.queue_driver(ledger, redis, broker, limit, ready_tasks=values.ready_tasks)
         code = runs.drive(
             console,

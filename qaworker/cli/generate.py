@@ -64,7 +64,7 @@ def command(
         if not spending.is_wanted(console, values, plan, is_confirmed=is_confirmed):
             return ExitCode.INTERRUPTED
         limit = spending.open_budget(values, ledger, redis, budget)
-        stack.enter_context(runs.exported_if_held(console, ledger, directory))
+        stack.enter_context(runs.exported_if_held(console, ledger, redis, directory))
         if broker is not None:
             if celery_workers:
                 runs.tell_workers(console, redis, celery_workers)

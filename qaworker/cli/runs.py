@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,16 @@ from rich.console import Console
 from qaworker.cli import interrupts, progress
 from qaworker.client.budget import Budget
 from qaworker.client.driver import CHUNKS_PER_TASK, Driver
+from qaworker.client.recording import Recording
 from qaworker.client.senders import QUEUE_OF, QueueSender, Sender
-from qaworker.errors import ConfigError, ExitCode, ModelRefused, RunHeld, StoreUnavailable
+from qaworker.errors import (
+    ConfigError,
+    ExitCode,
+    ModelRefused,
+    RunDirectoryError,
+    RunHeld,
+    StoreUnavailable,
+)
 from qaworker.exports.files import export
 from qaworker.exports.summary import summarize
 from qaworker.models import GenerationConfig
@@ -209,15 +217,23 @@ def drive(
 
 
 @contextmanager
-def exported_if_held(console: Console, ledger: Ledger, directory: Path) -> Iterator[None]:
+def exported_if_held(
+    console: Console, ledger: Ledger, redis: Redis, directory: Path
+) -> Iterator[None]:
     """Export what a run has when it is held: nobody may want to pay for the rest."""
     try:
         yield
     except RunHeld:
+        # Calls of this process have ended since it was found held.
+        with suppress(StoreUnavailable):
+            Recording(ledger, OutcomeReader(redis)).record_all()
         counts = ledger.counts()
         if counts.settled:
             console.print(f"{counts.settled} of {counts.chunks} chunks have an outcome")
-            _export(console, ledger, directory, counts)
+            try:
+                _export(console, ledger, directory, counts)
+            except RunDirectoryError as error:
+                console.print(str(error), style="yellow", markup=False, soft_wrap=True)
         raise
 
 

@@ -63,7 +63,7 @@ def find(path: Path) -> list[Path]:
         if not ending(path):
             raise InputError(f"{path}: unknown kind of file: its name must end in {kinds}")
         return _named([path])
-    files = [file for file in _visible(path) if ending(file)]
+    files = [file for file in _visible(path) if ending(file) and file.is_file()]
     if not files:
         raise InputError(f"{path}: nothing to read: put files there that end in {kinds}")
     return _named(sorted(files, key=lambda file: file.relative_to(path).as_posix()))
@@ -71,13 +71,15 @@ def find(path: Path) -> list[Path]:
 
 def left_out(path: Path) -> Counter[str]:
     """How many files under the directory ``path`` cannot be read, by the ending of their names."""
-    return Counter(file.suffix.lower() or "(none)" for file in _visible(path) if not ending(file))
+    others = (file for file in _visible(path) if not ending(file))
+    # What cannot be looked at is none, where Path.is_file() would raise.
+    there = (file for file in others if os.path.isfile(file))  # noqa: PTH113
+    return Counter(file.suffix.lower() or "(none)" for file in there)
 
 
 def _visible(path: Path) -> Iterator[Path]:
     for found in path.rglob("*"):
-        is_hidden = any(part.startswith(".") for part in found.relative_to(path).parts)
-        if not is_hidden and found.is_file():
+        if not any(part.startswith(".") for part in found.relative_to(path).parts):
             yield found
 
 

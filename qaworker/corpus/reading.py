@@ -19,6 +19,7 @@ from qaworker.models import Document, Language
 
 log = logs.get(__name__)
 
+_ENDINGS_SHOWN: Final = 5
 # What Japanese texts are in when they are not UTF-8; kana tells that the guess is right.
 _JAPANESE_ENCODINGS: Final = ("CP932", "EUC-JP")
 
@@ -99,11 +100,11 @@ class Reader:
     def _documents(self) -> Iterator[Document]:
         source = self.source
         columns = Columns(source.text_column, source.id_column)
+        found = files.find(source.path)
         if left_out := files.left_out(source.path):
-            log.warning(
-                "files_left_out", files=left_out.total(), endings=" ".join(sorted(left_out))
-            )
-        for path in files.find(source.path):
+            endings = [name for name, _ in left_out.most_common(_ENDINGS_SHOWN)]
+            log.warning("files_left_out", files=left_out.total(), endings=endings)
+        for path in found:
             for row in _READERS[files.ending(path)](path, columns):
                 judged = row if isinstance(row, BadRow) else self._judge(path, row)
                 if isinstance(judged, Document):

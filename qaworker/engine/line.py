@@ -46,7 +46,7 @@ class RateLimiter(Protocol):
     async def exchange(
         self, model: str, settle: Sequence[Settlement], reserve: Sequence[int], /
     ) -> Exchanged:
-        """Settle and reserve, or raise StoreUnavailable."""
+        """Settle and reserve, or raise StoreUnavailable; who comes later waits no shorter."""
 
     async def learn(self, model: str, rpm: float | None, tpm: float | None, /) -> None:
         """Take what the provider reports, or raise StoreUnavailable."""

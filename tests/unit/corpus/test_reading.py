@@ -341,5 +341,5 @@ def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
         assert len(list(Reader(Source(path=tmp_path)))) == 1
         assert len(list(Reader(Source(path=tmp_path / "a.txt")))) == 1
     assert [(one["event"], one["files"], one["endings"]) for one in logged] == [
-        ("files_left_out", 3, "(none) .pdf")
+        ("files_left_out", 3, [".pdf", "(none)"])
     ]
