@@ -126,15 +126,13 @@ def test_what_a_killed_worker_may_have_spent_counts(site: Site) -> None:
 
 
 def test_a_run_in_its_own_process_and_one_that_was_submitted_keep_their_budgets(site: Site) -> None:
-    site.simulate("--latency", "0.5")
+    site.simulate()
     dataset = site.dataset(CHUNKS)
     budget = plan(site, dataset)["dollars"] / 3
     run = site.generate(dataset, "run", "--budget", f"{budget:.6f}", **NO_LIMIT)
     assert run.wait_exit(AT_ONCE_S) == 75, run.output
     assert "does not cover" in run.output.splitlines()[-1]
     check_exported_so_far(site, "run")
-    # What was on the wire when it was held is among them.
-    assert site.summary("run")["outcomes"]["ok"] == site.api.stats()["calls"]
     spent = spent_micros(site)
     assert 0.9 * budget * MICROS < spent <= budget * MICROS
     more = site.generate(dataset, "run", "--budget", f"{10 * budget:.6f}", **NO_LIMIT)
@@ -194,6 +192,17 @@ def test_a_budget_bounds_what_was_sent_before_it_was_given(site: Site) -> None:
     wait_until(lambda: site.api.stats()["in_flight"] == 0, 10, "the calls on the wire to end")
     assert 0.9 * budget * MICROS < spent_micros(site) <= budget * MICROS
     check_log(worker)
+
+
+def test_what_was_on_the_wire_of_a_held_process_is_exported(site: Site) -> None:
+    site.simulate("--latency", "2")
+    run = site.generate(site.dataset(CHUNKS), "run", QAWORKER_CALLS_IN_FLIGHT="16", **NO_LIMIT)
+    site.wait_calls(16)
+    hold = site.command("hold", "set", f"run:{site.directory / 'run'}", "wrong prompt")
+    assert hold.wait_exit(20) == 0, hold.output
+    assert run.wait_exit(20) == 75, run.output
+    check_exported_so_far(site, "run")
+    assert site.summary("run")["outcomes"]["ok"] == site.api.stats()["calls"]
 
 
 def test_an_operator_holds_one_run_and_others_flow(site: Site) -> None:
